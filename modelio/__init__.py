@@ -1,0 +1,50 @@
+"""Convert and inspect Keras and TensorFlow models, exactly, fast, without TensorFlow.
+
+>>> import modelio
+>>> sorted(modelio.formats())
+['frozen-graph', 'keras-h5', 'keras-json', 'saved-model']
+"""
+
+from modelio._version import VERSION as __version__
+from modelio.api import convert, formats, identify, inspect, read, to_callable, write
+from modelio.errors import (
+    AmbiguousFormat,
+    ConversionError,
+    FormatError,
+    LossyConversion,
+    MissingDependency,
+    ModelioError,
+    ReadError,
+    UnknownFormat,
+    UnsafeInput,
+    WriteError,
+)
+from modelio.format import Format
+from modelio.model import GraphModel, LayerModel, Signature, Tensor, TensorSpec
+
+__all__ = [
+    "AmbiguousFormat",
+    "ConversionError",
+    "Format",
+    "FormatError",
+    "GraphModel",
+    "LayerModel",
+    "LossyConversion",
+    "MissingDependency",
+    "ModelioError",
+    "ReadError",
+    "Signature",
+    "Tensor",
+    "TensorSpec",
+    "UnknownFormat",
+    "UnsafeInput",
+    "WriteError",
+    "__version__",
+    "convert",
+    "formats",
+    "identify",
+    "inspect",
+    "read",
+    "to_callable",
+    "write",
+]

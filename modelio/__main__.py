@@ -1,0 +1,5 @@
+"""``python -m modelio``."""
+
+from modelio.cli import main
+
+main()

@@ -1,0 +1,252 @@
+"""The verbs: short functions over the registry, the routes and the inspector.
+
+This is the one place that assigns blame: an error raised below leaves here with the file's name and its format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from modelio import registry
+from modelio.errors import ModelioError, WriteError
+from modelio.format import Format, Model
+from modelio.sink import Sink
+from modelio.source import Source
+
+if TYPE_CHECKING:
+    from modelio.inspection.report import Report
+    from modelio.routes import Conversion
+
+__all__ = ["convert", "formats", "identify", "inspect", "read", "to_callable", "write"]
+
+
+def formats() -> Mapping[str, Format]:
+    """Every format that is known here, by name."""
+    return registry.formats()
+
+
+def identify(source: object) -> str:
+    """The name of the format that ``source`` is in, told from its content alone.
+
+    Raises:
+        UnknownFormat: none, with what it is instead where that is known.
+        AmbiguousFormat: several.
+
+    >>> identify(b'{"class_name": "Sequential", "config": []}')
+    'keras-json'
+    """
+    opened = Source.of(source)
+    with _blame(opened.name):
+        return registry.identify(opened).name
+
+
+def read(source: object, *, format: str | None = None, **options: Any) -> Model:
+    """Read a model. Weights stay where they are until they are asked for.
+
+    Args:
+        source: a path, ``bytes``, a binary file object, a directory, a ``dict[str, bytes]`` or a zip.
+        format: a name from :func:`formats`; left out, the content says it.
+        **options: what this format's reader takes, e.g. ``tags="serve"`` for ``saved-model``.
+
+    Returns:
+        A :class:`~modelio.LayerModel` or a :class:`~modelio.GraphModel`.
+
+    Raises:
+        FormatError: no format, or several, recognise the content.
+        ReadError: the content is damaged, or unsafe.
+    """
+    return _read(Source.of(source), format, options)[0]
+
+
+def _read(source: Source, name: str | None, options: Mapping[str, Any]) -> tuple[Model, Format]:
+    with _blame(source.name):
+        chosen = registry.by_name(name) if name is not None else registry.identify(source)
+    with _blame(source.name, chosen.name):
+        reader = _usable(chosen.read, chosen, "read", options)
+        return reader(source, **options), chosen
+
+
+def write(
+    model: Model,
+    target: Any = None,
+    *,
+    format: str | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> Any:
+    """Write a model in a format of its own level; :func:`convert` changes levels.
+
+    Args:
+        model: what :func:`read` gave.
+        target: a path, a binary file object or a mutable mapping; None returns the bytes, a tree as a zip.
+        format: a name from :func:`formats`; left out, the target's suffix says it.
+        overwrite: replace what is at the target.
+        **options: what this format's writer takes.
+
+    Returns:
+        The target, or the bytes.
+
+    Raises:
+        WriteError: the model does not fit the format, or the target exists.
+    """
+    return _write(model, target, _target_format(target, format), overwrite, options)
+
+
+def _target_format(target: Any, name: str | None, origin: Format | None = None) -> Format:
+    """By name, by the target's suffix, or, for a target without one, the directory format that the source had."""
+    if name is not None:
+        return registry.by_name(name)
+    if isinstance(target, (str, os.PathLike)):
+        if origin is not None and origin.shape == "tree" and not os.path.splitext(os.fspath(target))[1]:
+            return origin
+        return registry.by_suffix(target)
+    raise TypeError("the format of a target that has no name must be said: format= (write) or to= (convert)")
+
+
+def _write(model: Model, target: Any, chosen: Format, overwrite: bool, options: Mapping[str, Any]) -> Any:
+    path = os.fspath(target) if isinstance(target, (str, os.PathLike)) else None
+    with _blame(path, chosen.name):
+        writer = _usable(chosen.write, chosen, "write", options)
+        if overwrite and path is not None:
+            _check_replaceable(path)
+        with Sink.open(target, shape=chosen.shape, overwrite=overwrite) as sink:
+            writer(model, sink, **options)
+            return sink.commit()
+
+
+def _check_replaceable(path: str) -> None:
+    """Refuse to replace a directory that is no model: ``--overwrite`` with a slip in the path must not empty a home."""
+    if os.path.isdir(path) and os.listdir(path):
+        try:
+            registry.identify(Source.of(path))
+        except ModelioError as error:
+            raise WriteError("the directory that would be replaced holds no model; delete it yourself first") from error
+
+
+def convert(
+    source: Any,
+    target: Any = None,
+    *,
+    to: str | None = None,
+    source_format: str | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    bind: Mapping[str, Any] | None = None,
+    signature: str | None = None,
+    engine: str | None = None,
+    **options: Any,
+) -> Conversion:
+    """Read a model, take it to the level of the target's format, and write it.
+
+    Args:
+        source: a model, or whatever :func:`read` takes.
+        target: whatever :func:`write` takes; None keeps the result in memory as ``Conversion.data``.
+        to: the target's format; left out, the target's suffix says it; a directory without one keeps its format.
+        source_format: the source's format; left out, its content says it.
+        strict: raise :class:`~modelio.LossyConversion` where something that the model has would be lost.
+        overwrite: replace what is at the target.
+        bind: placeholders that become constants: node name, or the role ``"learning_phase"``, to value.
+        signature: keep only this signature.
+        engine: reserved for ``"tensorflow"``, which lowers what has no rule here.
+        **options: what the target format's writer takes.
+
+    Returns:
+        The :class:`~modelio.routes.Conversion`: data, route, losses and changes.
+
+    Raises:
+        ConversionError: no road; ``.unsupported`` lists every layer or op in the way.
+    """
+    from modelio import routes
+
+    if to is not None:
+        registry.by_name(to)  # a slip in the name is told before anything is read
+    if isinstance(source, Model):
+        model, origin, name = source, None, None
+    else:
+        opened = Source.of(source)
+        model, origin = _read(opened, source_format, {})
+        name = opened.name
+    goal = _target_format(target, to, origin)
+    with _blame(name, origin.name if origin else None):
+        walk = routes.walk(model, origin, goal, bind=bind, signature=signature, strict=strict, engine=engine)
+    data = _write(walk.model, target, goal, overwrite, options)
+    return routes.Conversion(
+        data=data if target is None else None,
+        target=target,
+        route=walk.route,
+        losses=walk.losses,
+        changes=walk.changes,
+    )
+
+
+def inspect(source: Any, *, format: str | None = None) -> Report:
+    """What a model really needs and answers. No weight is read.
+
+    Args:
+        source: a model, or whatever :func:`read` takes.
+        format: a name from :func:`formats`; left out, the content says it.
+
+    Returns:
+        The report: ``str()`` for people, ``.to_dict()`` for programs.
+    """
+    from modelio.inspection.report import report_of
+
+    if isinstance(source, Model):
+        return report_of(source)
+    opened = Source.of(source)
+    model, chosen = _read(opened, format, {})
+    with _blame(opened.name, chosen.name):
+        return report_of(model, format=chosen.name, level=chosen.level)
+
+
+def to_callable(model: Any, signature: str = "serving_default") -> Callable[..., dict[str, Any]]:
+    """A function that runs a model on TensorFlow, in this process and in memory.
+
+    Args:
+        model: a model, or whatever :func:`read` takes.
+        signature: which one to run; a frozen graph has one, ``"graph"``, which is taken where this is left out.
+
+    Returns:
+        A function of arrays by input key (a single input by position too), which gives arrays by output key.
+
+    Raises:
+        MissingDependency: TensorFlow is not installed.
+        ConversionError: no such signature, or layers that have no rule.
+    """
+    from modelio import routes
+
+    name, origin = None, None
+    if not isinstance(model, Model):
+        opened = Source.of(model)
+        model, origin = _read(opened, None, {})
+        name = opened.name
+    with _blame(name, origin.name if origin else None):
+        return routes.run(model, signature)
+
+
+def _usable(
+    function: Callable[..., Any] | None, chosen: Format, verb: str, options: Mapping[str, Any]
+) -> Callable[..., Any]:
+    """A format's reader or writer, after checking that it exists and takes these options."""
+    if function is None:
+        raise WriteError(f"this format cannot be {'written' if verb == 'write' else verb}")
+    known = list(getattr(function, "__kwdefaults__", None) or ())
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise TypeError(f"{chosen.name} has no option {', '.join(unknown)} to {verb}; {takes}")
+    return function
+
+
+@contextlib.contextmanager
+def _blame(source: str | None, format: str | None = None) -> Iterator[None]:
+    """Name the file and the format in every error that passes."""
+    try:
+        yield
+    except ModelioError as error:
+        error.source = error.source or source
+        error.format = error.format or format
+        raise

@@ -1,0 +1,259 @@
+"""The command line: the same verbs as :mod:`modelio.api`, for people and for scripts.
+
+The only module that prints or exits. Exit codes: 0; 1 for a :class:`~modelio.ModelioError` (one line on stderr); 2 for
+a command that cannot be understood.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+import modelio
+from modelio.errors import ModelioError
+
+__all__ = ["main"]
+
+STANDARD_STREAM = "-"
+
+
+class _Group(click.Group):
+    """Commands in the order of a first session with the tool, not of the alphabet."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return ["inspect", "convert", "identify", "formats"]
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  modelio inspect export/1                     what must be fed, what it answers
+  modelio convert model.h5 export/1 --to saved-model
+  modelio convert model.h5 model.pb            the suffix says: frozen-graph
+  cat model.h5 | modelio convert - - --to saved-model > model.zip
+""",
+)
+@click.version_option(modelio.__version__, prog_name="modelio")
+def _cli() -> None:
+    """Convert and inspect Keras and TensorFlow models, without TensorFlow.
+
+    A SOURCE is a file, a directory, a zip, or - for standard input; its content says what format it is in.
+    """
+
+
+@_cli.command(
+    epilog="""\b
+Examples:
+  modelio inspect export/1
+  modelio inspect model.h5 --weights
+  modelio inspect export/1 --signature serving_default --json | jq .signatures
+"""
+)
+@click.argument("source")
+@click.option("--signature", metavar="NAME", help="Show this signature only.")
+@click.option("--weights", is_flag=True, help="List every weight with its dtype and shape.")
+@click.option(
+    "--from", "source_format", metavar="FORMAT", help="The source's format, where its content does not say it."
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on one line, for programs.")
+def inspect(source: str, signature: str | None, weights: bool, source_format: str | None, as_json: bool) -> None:
+    """Say what a model needs and answers.
+
+    Names the placeholders that must be fed although no signature declares them, the inputs that nothing needs, and what
+    to do about either. No weight is read, TensorFlow is not needed.
+    """
+    report = modelio.inspect(_source(source), format=source_format)
+    if signature is not None:
+        report = report.only(signature)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(weights=weights), separators=(", ", ": ")))
+    else:
+        click.echo(report.text(weights=weights))
+
+
+@_cli.command(
+    epilog="""\b
+Examples:
+  modelio convert model.h5 export/1 --to saved-model
+  modelio convert export/1 fixed/1 --bind learning_phase=false
+  modelio convert model.h5 model.pb
+  modelio convert - - --to keras-h5 < weights_and_architecture.zip > model.h5
+"""
+)
+@click.argument("source")
+@click.argument("target")
+@click.option(
+    "--from", "source_format", metavar="FORMAT", help="The source's format, where its content does not say it."
+)
+@click.option(
+    "--to", metavar="FORMAT", help="The target's format; left out, its suffix says it. See `modelio formats`."
+)
+@click.option(
+    "--bind", multiple=True, metavar="NAME=VALUE", help="Make a placeholder a constant; learning_phase=false is usual."
+)
+@click.option("--signature", metavar="NAME", help="Keep this signature only.")
+@click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the target's format.")
+@click.option("--strict", is_flag=True, help="Fail where something would be lost.")
+@click.option("--overwrite", is_flag=True, help="Replace what is at the target.")
+def convert(
+    source: str,
+    target: str,
+    source_format: str | None,
+    to: str | None,
+    bind: tuple[str, ...],
+    signature: str | None,
+    options: tuple[str, ...],
+    strict: bool,
+    overwrite: bool,
+) -> None:
+    """Write the model in SOURCE to TARGET in another format.
+
+    TARGET is a file or a directory, or - for standard output (a directory goes there as a zip). It appears when it is
+    complete, or not at all.
+    """
+    to_stream = target == STANDARD_STREAM
+    if to_stream and to is None:
+        raise click.UsageError("standard output has no suffix that says the format: pass --to FORMAT")
+    start = time.perf_counter()
+    with _patience(f"converting {source}"):
+        try:
+            conversion = modelio.convert(
+                _source(source),
+                None if to_stream else target,
+                to=to,
+                source_format=source_format,
+                strict=strict,
+                overwrite=overwrite,
+                bind=_pairs(bind, "--bind") or None,
+                signature=signature,
+                **_pairs(options, "-o"),
+            )
+        except TypeError as error:
+            raise click.UsageError(str(error)) from error
+    if to_stream:
+        sys.stdout.buffer.write(conversion.data or b"")
+        return
+    for change in conversion.changes:
+        click.echo(f"  {change}")
+    click.echo(f"{target}: {' -> '.join(conversion.route)}, {time.perf_counter() - start:.2f} s")
+
+
+@_cli.command(
+    epilog="""\b
+Examples:
+  modelio identify model.h5
+  modelio identify downloads/*
+"""
+)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+def identify(sources: tuple[str, ...]) -> None:
+    """Say which format each SOURCE is in, from its content alone."""
+    failed = False
+    for source in sources:
+        try:
+            name = modelio.identify(_source(source))
+        except (ModelioError, OSError) as error:
+            failed = True
+            _complain(error)
+        else:
+            click.echo(name if len(sources) == 1 else f"{source}: {name}")
+    if failed:
+        sys.exit(1)
+
+
+@_cli.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+def formats(as_json: bool) -> None:
+    """List the formats: what each is called, holds, and can do here."""
+    known = modelio.formats().values()
+    if as_json:
+        rows = [
+            {
+                "name": f.name,
+                "level": f.level,
+                "shape": f.shape,
+                "read": f.read is not None,
+                "write": f.write is not None,
+                "suffixes": list(f.suffixes),
+                "keeps": sorted(f.keeps),
+                "summary": f.summary,
+            }
+            for f in known
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    width = max(len(f.name) for f in known)
+    for f in known:
+        can = ("r" if f.read else "-") + ("w" if f.write else "-")
+        click.echo(f"{f.name:<{width}}  {f.level:<6}  {can}  {f.summary}")
+
+
+def _source(source: str) -> Any:
+    return sys.stdin.buffer.read() if source == STANDARD_STREAM else source
+
+
+def _pairs(items: tuple[str, ...], option: str) -> dict[str, Any]:
+    """``("a=1", "b=x")`` as a mapping; a value that is JSON is taken as that."""
+    pairs = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"{option} wants NAME=VALUE, not {item!r}")
+        try:
+            pairs[key] = json.loads(text)
+        except json.JSONDecodeError:
+            pairs[key] = text
+    return pairs
+
+
+@contextlib.contextmanager
+def _patience(message: str) -> Iterator[None]:
+    """A sign of life on a terminal while something runs, and nothing anywhere else."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(message):
+        yield
+
+
+def _complain(error: BaseException) -> None:
+    """One line on stderr, whatever the message holds."""
+    if isinstance(error, OSError) and not isinstance(error, ModelioError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = str(error)
+    click.echo(f"modelio: {' '.join(text.split())}", err=True)
+
+
+def _show_warning(message: Warning | str, *rest: Any, **more: Any) -> None:
+    click.echo(f"modelio: note: {message}", err=True)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    warnings.showwarning = _show_warning
+    try:
+        _cli.main(prog_name="modelio", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is flushed into the closed pipe
+        sys.exit(1)
+    except (ModelioError, OSError) as error:
+        _complain(error)
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""One file a format; none imports another. The registry pulls each one's FORMAT record."""

@@ -1,0 +1,1 @@
+"""What TensorFlow runs: ops, reachability, editing, building. Pure: no files, no layers."""

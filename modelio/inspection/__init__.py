@@ -1,0 +1,1 @@
+"""What a model really needs, said to people and to programs."""

@@ -1,0 +1,52 @@
+"""Keras 3: its classes are the normal form's; what differs is how it writes them down.
+
+A node is ``{module, class_name, config, registered_name, build_config?, shared_object_id?}``; calls are
+``{args, kwargs}`` with tensors as ``__keras_tensor__``. In the HDF5 files of Keras 3 the ``module`` is missing.
+Sources: Keras 3.15 ``src/saving/serialization_lib.py``, ``src/models/functional.py``,
+``src/dtype_policies/dtype_policy.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["CLASSES", "OPERATIONS", "class_of", "normal"]
+
+CLASSES: Mapping[str, str] = {"GroupedQueryAttention": "GroupQueryAttention"}
+"""Class of Keras 3 -> class of the normal form, where they differ."""
+
+OPERATIONS = "ops."
+"""In front of the class name of an operation, such as ``keras.ops.exp`` on a layer's output: its classes share names
+(Add, Average, Dot ...) with layers that mean something else."""
+
+_RENAMED: Mapping[str, Mapping[str, str]] = {
+    "": {"batch_input_shape": "batch_shape"},  # written by 2.x, carried along by converters
+    "LeakyReLU": {"alpha": "negative_slope"},
+}
+
+
+def class_of(node: Mapping[str, Any]) -> str:
+    """The class name, with :data:`OPERATIONS` in front of an operation's.
+
+    >>> class_of({"module": "keras.src.ops.numpy", "class_name": "Add", "config": {"name": "add"}})
+    'ops.Add'
+    """
+    class_name = str(node.get("class_name"))
+    module = node.get("module")
+    config = node.get("config")
+    if isinstance(module, str):
+        operation = ".ops." in f"{module}." and module.startswith("keras")
+    else:  # in HDF5 files: every layer writes "trainable", no operation does; of the layers InputLayer does not either
+        arguments = config if isinstance(config, Mapping) else {}
+        operation = (
+            "trainable" not in arguments and "inbound_nodes" in node and not {"batch_shape", "layers"} & set(arguments)
+        )
+    return OPERATIONS + class_name if operation else class_name
+
+
+def normal(class_name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Class and arguments in the normal form's words."""
+    new_class = CLASSES.get(class_name, class_name)
+    renamed = {**_RENAMED[""], **_RENAMED.get(new_class, {})}
+    return new_class, {renamed.get(key, key): value for key, value in config.items()}

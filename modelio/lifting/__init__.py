@@ -1,0 +1,1 @@
+"""Graph to layers: the stored architecture first, patterns where there is none."""

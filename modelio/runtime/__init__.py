@@ -1,0 +1,1 @@
+"""The live frameworks. Named by strings elsewhere, imported inside functions."""

@@ -1,0 +1,1 @@
+"""A model in another process: buffers, shared memory, pickle protocol 5."""
