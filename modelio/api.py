@@ -108,7 +108,7 @@ def _target_format(target: Any, name: str | None, origin: Format | None = None) 
 
 def _write(model: Model, target: Any, chosen: Format, overwrite: bool, options: Mapping[str, Any]) -> Any:
     path = os.fspath(target) if isinstance(target, (str, os.PathLike)) else None
-    with _blame(path, chosen.name):
+    with _blame(path, chosen.name, WriteError):
         writer = _usable(chosen.write, chosen, "write", options)
         if overwrite and path is not None:
             _check_replaceable(path)
@@ -172,7 +172,8 @@ def convert(
     goal = _target_format(target, to, origin)
     with _blame(name, origin.name if origin else None):
         walk = routes.walk(model, origin, goal, bind=bind, signature=signature, strict=strict, engine=engine)
-    data = _write(walk.model, target, goal, overwrite, options)
+    with _blame(name, origin.name if origin else None):  # weights are read only now
+        data = _write(walk.model, target, goal, overwrite, options)
     return routes.Conversion(
         data=data if target is None else None,
         target=target,
@@ -242,11 +243,11 @@ def _usable(
 
 
 @contextlib.contextmanager
-def _blame(source: str | None, format: str | None = None) -> Iterator[None]:
-    """Name the file and the format in every error that passes."""
+def _blame(source: str | None, format: str | None = None, kind: type[ModelioError] = ModelioError) -> Iterator[None]:
+    """Name the file and the format in every error of a kind that passes."""
     try:
         yield
-    except ModelioError as error:
+    except kind as error:
         error.source = error.source or source
         error.format = error.format or format
         raise

@@ -7,6 +7,7 @@ a command that cannot be understood.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -243,6 +244,7 @@ def _show_warning(message: Warning | str, *rest: Any, **more: Any) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    gc.set_threshold(100_000)  # a command lives for a second; collecting on the way takes a tenth of it
     warnings.showwarning = _show_warning
     try:
         _cli.main(prog_name="modelio", standalone_mode=False)

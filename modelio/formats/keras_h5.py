@@ -1,70 +1,38 @@
-"""Keras HDF5: whole models and weights alone, from Keras 0.3 to 3.
+"""Keras HDF5 (``.h5``): whole models and weights alone, from Keras 0.3 to 3.
 
 ::
 
-    a whole model                                            weights alone: what is in model_weights, at the root
-      @keras_version "2.3.1"      @backend "tensorflow"
-      @model_config  '{"class_name": ..., "config": ...}'
-      @training_config  '{"optimizer_config": ..., "loss": ...}'
+    HDF5
+      @model_config  @training_config      the architecture and what compile() was told, as JSON
       model_weights/
-        @layer_names   dense_1, dropout_1                    every layer, also those without weights
-        @keras_version  @backend                             since Keras 2
+        @layer_names
         dense_1/
-          @weight_names   dense_1/kernel:0, dense_1/bias:0   trained ones first
-          dense_1/kernel:0                                   a name with "/" makes groups
-          dense_1/bias:0
-        dropout_1/
-          @weight_names                                      none: an array of no floats
-        top_level_model_weights/ @weight_names               since Keras 2.7: what belongs to no layer
+          @weight_names
+          dense_1/kernel:0                 a dataset for each weight
       optimizer_weights/
-        @weight_names   ...
+        @weight_names ...
 
-    weights alone, before Keras 1.0
-      @nb_layers 7
-      layer_0/ @nb_params 2    param_0  param_1
-      ...
-      graph/   @nb_params 4    param_0  ...                  a Graph model, instead of all of the above
-
-The order of the lists is the order of the weights; the names are kept as they are. A nested model is one layer, with
-all its inner weights. Lists of more than 64 KB are split (:mod:`modelio.wire.hdf5`). ``.keras`` files that TensorFlow
-2.1 to 2.11 wrote are in this format too; the ``.weights.h5`` of Keras 3 are not.
-
-Sources: ``keras/models.py`` (Keras 0.3.3), ``keras/engine/topology.py`` (1.0.8, 1.2.2), ``keras/engine/saving.py``
-(2.2.4), ``keras/saving/hdf5_format.py`` (2.7), ``keras/src/legacy/saving/legacy_h5_format.py`` (3.15).
+:mod:`modelio.layers.hdf5_tree` draws the groups of all versions, and reads and writes them; here is what they are in:
+HDF5, by :mod:`modelio.wire.hdf5`. ``.keras`` files that TensorFlow 2.1 to 2.11 wrote are in this format too; the
+``.weights.h5`` of Keras 3 are not.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from modelio.errors import ReadError, WriteError
+from modelio.errors import ReadError
 from modelio.format import Format
-from modelio.layers.values import version_of
-from modelio.model import LayerModel, Tensor
+from modelio.layers import hdf5_tree
+from modelio.model import LayerModel
 from modelio.sink import Sink
 from modelio.source import Source
-from modelio.wire import jsontext
 
 if TYPE_CHECKING:
     from modelio.wire import hdf5
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """As in :mod:`modelio.wire.hdf5`, which is not imported for files that are not HDF5: it brings h5py along."""
-
-WEIGHTS, OPTIMIZER, TOP_LEVEL = "model_weights", "optimizer_weights", "top_level_model_weights"
-
-OTHERS = "hdf5_attributes"
-"""The key of ``meta`` that keeps all other attributes of the root, as JSON, so that they survive rewriting."""
-
-_TELLING = re.compile(r"model_config|layer_names\d*|nb_layers")
-_KNOWN = re.compile(r"model_config|layer_names\d*|nb_layers|training_config|keras_version|backend")
-"""Attributes of the root: those that tell a Keras file, and all that have a place in a LayerModel."""
 
 
 def sniff(source: Source) -> bool:
@@ -74,20 +42,9 @@ def sniff(source: Source) -> bool:
 
     try:
         with hdf5.File(source.window()) as file:
-            return _is_keras(file)
+            return hdf5_tree.is_keras(file)
     except ReadError:
         return True  # HDF5, and damaged: reading says where
-
-
-def _is_keras(file: hdf5.File) -> bool:
-    return any(map(_TELLING.fullmatch, file.attributes())) or file.has(WEIGHTS) or _is_old_graph(file)
-
-
-def _is_old_graph(file: hdf5.File) -> bool:
-    return file.has("graph") and file.attribute("graph", "nb_params") is not None
-
-
-# Reading
 
 
 def read(source: Source) -> LayerModel:
@@ -96,21 +53,12 @@ def read(source: Source) -> LayerModel:
     Raises:
         ReadError: an attribute or a weight is missing, surplus, or is not what it has to be.
     """
-    from modelio.layers.network import dialect_of
     from modelio.wire import hdf5
 
     with hdf5.File(source.window()) as file:
-        if not _is_keras(file):
+        if not hdf5_tree.is_keras(file):
             raise ReadError(_what_else(file))
-        if file.attribute("", "nb_layers") is not None or _is_old_graph(file):
-            return _read_numbered(file)
-        if file.has(WEIGHTS) or file.attribute("", "model_config") is not None:
-            model = _read_whole(file)
-        else:
-            model = LayerModel(None, _layers(file, ""), "keras1", meta=_meta(file, ""))
-        # Where neither a version nor an architecture says more, it is Keras 1, to Keras as well.
-        model.dialect = dialect_of(model.architecture or {}, model.meta)
-        return model
+        return hdf5_tree.read(file)
 
 
 def _what_else(file: hdf5.File) -> str:
@@ -122,218 +70,12 @@ def _what_else(file: hdf5.File) -> str:
     return "no Keras model is in this HDF5 file: it has neither layer_names nor model_weights nor nb_layers"
 
 
-def _read_whole(file: hdf5.File) -> LayerModel:
-    architecture = _json(file, "model_config")
-    if architecture is None:
-        raise ReadError("model_config is missing: the file has a model's weights and not its architecture")
-    if WEIGHTS not in file:
-        raise ReadError(f"the group {WEIGHTS} is missing: the file has a model's architecture and not its weights")
-    return LayerModel(
-        architecture=architecture,
-        weights=_layers(file, WEIGHTS),
-        dialect="keras1",
-        training=_json(file, "training_config"),
-        optimizer=_named_weights(file, OPTIMIZER) if OPTIMIZER in file else {},
-        meta=_meta(file, "", WEIGHTS),
-    )
-
-
-def _read_numbered(file: hdf5.File) -> LayerModel:
-    groups = [f"layer_{k}" for k in range(_count(file, "", "nb_layers"))] if not _is_old_graph(file) else ["graph"]
-    weights = {}
-    for group in groups:
-        names = [f"param_{k}" for k in range(_count(file, group, "nb_params"))]
-        weights[group] = {name: _tensor(file, group, name, "nb_params counts") for name in names}
-    _refuse_surplus(file, "", weights)
-    # The files name no version; only those before 1.0 wrote such.
-    return LayerModel(None, weights, "keras1", meta={**_meta(file), "keras_version": "0"})
-
-
-def _count(file: hdf5.File, path: str, name: str) -> int:
-    value = file.attribute(path, name) if not path or path in file else None
-    if not isinstance(value, np.ndarray) or value.shape or value.dtype.kind not in "iu" or value < 0:
-        raise ReadError(f"{name} is missing, or is no count", where=path or None)
-    return int(value)
-
-
-def _json(file: hdf5.File, name: str) -> dict[str, Any] | None:
-    text = file.attribute("", name)
-    if text is None:
-        return None
-    if not isinstance(text, str):
-        raise ReadError("the attribute is not text", where=name)
-    value = jsontext.parse(text, where=name)
-    if value is not None and not isinstance(value, dict):
-        raise ReadError(f"a JSON object is wanted, this is {json.dumps(value)[:40]}", where=name)
-    return value
-
-
-def _meta(file: hdf5.File, *groups: str) -> dict[str, str]:
-    meta: dict[str, str] = {}
-    for name in ("keras_version", "backend"):
-        for group in groups:
-            value = file.attribute(group, name)
-            if isinstance(value, str):
-                meta.setdefault(name, value)
-            elif value is not None:
-                raise ReadError("the attribute is not text", where=f"{group}@{name}")
-    others = {}
-    for name in file.attributes():
-        if not _KNOWN.fullmatch(name):
-            with contextlib.suppress(ReadError, WriteError):  # references, structures: nothing that a text could keep
-                others[name] = json.loads(jsontext.spell(_plain(file.attribute("", name))))
-    return {**meta, OTHERS: jsontext.spell(others)} if others else meta
-
-
-def _plain(value: hdf5.Attribute | None) -> Any:
-    if isinstance(value, np.ndarray):
-        return {"dtype": value.dtype.str, "shape": value.shape, "values": value.ravel().tolist()}
-    return value
-
-
-def _layers(file: hdf5.File, base: str) -> dict[str, Mapping[str, Tensor]]:
-    names = _distinct(file.names(base, "layer_names"), "layer_names", base)
-    weights: dict[str, Mapping[str, Tensor]] = {}
-    for name in names:
-        path = _path(base, name)
-        if path not in file:
-            raise ReadError(f"layer_names lists {name!r}, and the file has no such group", where=base or None)
-        weights[name] = _named_weights(file, path)
-    top_level = _path(base, TOP_LEVEL)
-    if TOP_LEVEL not in weights and top_level in file and (own := _named_weights(file, top_level)):
-        weights[TOP_LEVEL] = own
-    _refuse_surplus(file, base, weights)
-    return weights
-
-
-def _named_weights(file: hdf5.File, path: str) -> dict[str, Tensor]:
-    names = _distinct(file.names(path, "weight_names"), "weight_names", path)
-    return {name: _tensor(file, path, name, "weight_names lists") for name in names}
-
-
-def _distinct(names: list[str] | None, attribute: str, path: str) -> list[str]:
-    if names is None:
-        raise ReadError(f"{attribute} is missing: whatever wrote this file stopped half-way", where=path or None)
-    if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise ReadError(f"{attribute} lists {twice!r} twice", where=path or None)
-    return names
-
-
-def _tensor(file: hdf5.File, group: str, name: str, lister: str) -> Tensor:
-    path = _path(group, name)
-    if path not in file:
-        raise ReadError(f"{lister} {name!r}, and the file has no such dataset", where=group)
-    values = file.dataset(path)
-    return Tensor(values.dtype, values.shape, values.numpy, values.chunks)
-
-
-def _path(group: str, name: str) -> str:
-    """The path of a member; HDF5 takes several slashes for one."""
-    path = f"{group}/{name}" if group else name
-    return path if "//" not in path else "/".join(filter(None, path.split("/")))
-
-
-def _refuse_surplus(file: hdf5.File, base: str, weights: Mapping[str, Iterable[str]]) -> None:
-    """Refuse datasets that no list names: a list that lost a part would otherwise lose weights in silence."""
-    listed = {_path(_path(base, layer), name) for layer, names in weights.items() for name in names}
-    listed |= {_path(base, layer) for layer in weights}
-    for leaf in file.leaves(base):
-        if leaf not in listed and leaf and file.is_dataset(leaf):
-            raise ReadError(
-                "neither layer_names nor weight_names leads to this dataset: a part of them is lost", where=leaf
-            )
-
-
-# Writing
-
-
 def write(model: LayerModel, sink: Sink) -> None:
     """Write a whole model, or, where it has no architecture, its weights alone, as the Keras of its version does."""
     from modelio.wire import hdf5
 
     with sink.file() as stream, hdf5.Writer(stream) as file:
-        version = version_of(model.meta.get("keras_version"))
-        if model.architecture is None:
-            if model.training is not None or model.optimizer:
-                raise WriteError("an optimizer's state is kept beside an architecture, and this model has none")
-            if version[:1] == (0,) and _is_numbered(model.weights):
-                _write_numbered(file, model.weights)
-            else:
-                _write_layers(file, "", model, version)
-        else:
-            _write_whole(file, model, version)
-        _write_others(file, model.meta)
-
-
-def _write_whole(file: hdf5.Writer, model: LayerModel, version: tuple[int, ...]) -> None:
-    if not model.weights:
-        raise WriteError("the model has no weights, and Keras reads no .h5 without them: give the weights, too")
-    _write_facts(file, "", model)
-    file.attribute("", "model_config", jsontext.spell(model.architecture, where="model_config"))
-    if model.training is not None:
-        file.attribute("", "training_config", jsontext.spell(model.training, where="training_config"))
-    file.group(WEIGHTS)
-    _write_layers(file, WEIGHTS, model, version)
-    if model.optimizer:
-        _write_named_weights(file, OPTIMIZER, model.optimizer)
-
-
-def _write_layers(file: hdf5.Writer, base: str, model: LayerModel, version: tuple[int, ...]) -> None:
-    weights = dict(model.weights)
-    top_level = weights.pop(TOP_LEVEL, {})
-    file.names(base, "layer_names", list(weights))
-    if model.dialect != "keras1":
-        _write_facts(file, base, model)
-    for layer, named in weights.items():
-        _write_named_weights(file, _path(base, layer), named)
-    if top_level or version >= (2, 7):
-        _write_named_weights(file, _path(base, TOP_LEVEL), top_level)
-
-
-def _write_facts(file: hdf5.Writer, path: str, model: LayerModel) -> None:
-    # Keras 2 takes a file without a version for one of Keras 1, and turns its kernels; so there has to be one.
-    assumed = {"keras1": None, "keras2": "2.0.0", "keras3": "3.0.0"}[model.dialect]
-    for name, value in (("keras_version", assumed), ("backend", None)):
-        value = model.meta.get(name, value)
-        if value is not None:
-            file.attribute(path, name, value)
-
-
-def _write_named_weights(file: hdf5.Writer, path: str, weights: Mapping[str, Tensor]) -> None:
-    file.group(path)
-    file.names(path, "weight_names", list(weights))
-    for name, tensor in weights.items():
-        file.dataset(_path(path, name), tensor)
-
-
-def _is_numbered(weights: Mapping[str, Mapping[str, Tensor]]) -> bool:
-    groups = list(weights)
-    return (groups == ["graph"] or groups == [f"layer_{k}" for k in range(len(groups))]) and all(
-        list(named) == [f"param_{k}" for k in range(len(named))] for named in weights.values()
-    )
-
-
-def _write_numbered(file: hdf5.Writer, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
-    if list(weights) != ["graph"]:
-        file.attribute("", "nb_layers", np.array(len(weights)))
-    for group, named in weights.items():
-        file.group(group)
-        file.attribute(group, "nb_params", np.array(len(named)))
-        for name, tensor in named.items():
-            file.dataset(_path(group, name), tensor)
-
-
-def _write_others(file: hdf5.Writer, meta: Mapping[str, str]) -> None:
-    if OTHERS not in meta:
-        return
-    try:
-        for name, value in jsontext.parse(meta[OTHERS]).items():
-            if isinstance(value, dict):
-                value = np.array(value["values"], value["dtype"]).reshape(value["shape"])
-            file.attribute("", name, value)
-    except (ReadError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise WriteError(f"meta[{OTHERS!r}] is not what reading such a file gives: {error}") from error
+        hdf5_tree.write(model, file)
 
 
 FORMAT = Format(

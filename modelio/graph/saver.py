@@ -111,6 +111,7 @@ class _Work:
     def __init__(self, graph: Message) -> None:
         self.graph = graph
         self._names = {node.name for node in graph.node}
+        self._taken: dict[str, int] = {}  # the last number that each name was given
         self._readers = {
             (node.op, node.input[0].removesuffix(":0")): node.name
             for node in reversed(graph.node)
@@ -174,9 +175,10 @@ class _Work:
         return node
 
     def _free(self, name: str) -> str:
-        free, count = name, 0
+        free, count = name, self._taken.get(name, 0)
         while free in self._names:
             count += 1
             free = f"{name}_{count}"
+        self._taken[name] = count
         self._names.add(free)
         return free

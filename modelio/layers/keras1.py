@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CLASSES", "KEYWORDS", "MERGES", "Keyword", "input_shape", "is_own", "normal", "old_node"]
+__all__ = ["CLASSES", "KEYWORDS", "MERGES", "Keyword", "input_shape", "is_own", "normal", "old_node", "renamed"]
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,16 @@ def normal(class_name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, A
     if words.get("data_format") == "default":
         del words["data_format"]
     return new_class, words
+
+
+def renamed(class_name: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """Which of these arguments, of a layer of that class of the normal form, have another name there.
+
+    >>> renamed("Dense", {"output_dim": 3, "activation": "relu"})
+    {'output_dim': 'units'}
+    """
+    rows = (*_COMMON, *KEYWORDS.get(class_name, ()))
+    return {" ".join(row.old): row.new for row in rows if row.new and all(key in config for key in row.old)}
 
 
 def _merge(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CLASSES", "KEYWORDS", "normal"]
+__all__ = ["CLASSES", "KEYWORDS", "normal", "renamed", "written"]
 
 CLASSES: Mapping[str, str] = {
     # tf.keras between 1.13 and 2.x let the name of the implementation through.
@@ -50,6 +50,21 @@ _IMPLIED: Mapping[str, Mapping[str, Any]] = {
 def normal(class_name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Class and arguments in the normal form's words."""
     new_class = CLASSES.get(class_name, class_name)
-    renamed = {**KEYWORDS[""], **KEYWORDS.get(new_class, {})}
-    words = {renamed.get(key, key): value for key, value in config.items()}
+    names = renamed(new_class)
+    words = {names.get(key, key): value for key, value in config.items()}
     return new_class, {**words, **_IMPLIED.get(class_name, {})}
+
+
+def renamed(class_name: str) -> dict[str, str]:
+    """Argument -> its name in the normal form, for a class of the normal form."""
+    return {**KEYWORDS[""], **KEYWORDS.get(class_name, {})}
+
+
+def written(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments in the normal form's words, as Keras 2 calls them.
+
+    >>> written("LeakyReLU", {"negative_slope": 0.3})
+    {'alpha': 0.3}
+    """
+    names = {new: old for old, new in renamed(class_name).items()}
+    return {names.get(key, key): value for key, value in config.items()}

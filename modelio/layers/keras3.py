@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CLASSES", "OPERATIONS", "class_of", "normal"]
+__all__ = ["CLASSES", "KEYWORDS", "MODULES", "OPERATIONS", "class_of", "normal", "renamed"]
 
 CLASSES: Mapping[str, str] = {"GroupedQueryAttention": "GroupQueryAttention"}
 """Class of Keras 3 -> class of the normal form, where they differ."""
@@ -20,10 +20,18 @@ OPERATIONS = "ops."
 """In front of the class name of an operation, such as ``keras.ops.exp`` on a layer's output: its classes share names
 (Add, Average, Dot ...) with layers that mean something else."""
 
-_RENAMED: Mapping[str, Mapping[str, str]] = {
+MODULES: Mapping[str, str] = {
+    "Sequential": "keras",
+    "Functional": "keras.src.models.functional",
+    **dict.fromkeys(("RandomHeight", "RandomWidth"), "keras._legacy.layers"),
+}
+"""Class -> its module, for those that are not in ``keras.layers``."""
+
+KEYWORDS: Mapping[str, Mapping[str, str]] = {
     "": {"batch_input_shape": "batch_shape"},  # written by 2.x, carried along by converters
     "LeakyReLU": {"alpha": "negative_slope"},
 }
+"""Class ("" for all) -> keyword -> keyword of the normal form."""
 
 
 def class_of(node: Mapping[str, Any]) -> str:
@@ -48,5 +56,10 @@ def class_of(node: Mapping[str, Any]) -> str:
 def normal(class_name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Class and arguments in the normal form's words."""
     new_class = CLASSES.get(class_name, class_name)
-    renamed = {**_RENAMED[""], **_RENAMED.get(new_class, {})}
-    return new_class, {renamed.get(key, key): value for key, value in config.items()}
+    names = renamed(new_class)
+    return new_class, {names.get(key, key): value for key, value in config.items()}
+
+
+def renamed(class_name: str) -> dict[str, str]:
+    """Argument -> its name in the normal form, for a class of the normal form."""
+    return {**KEYWORDS[""], **KEYWORDS.get(class_name, {})}

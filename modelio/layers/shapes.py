@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelio.layers.catalogue import CATALOGUE, Shape
-from modelio.layers.normal_form import Layer, Network
+from modelio.layers.normal_form import Call, Layer, Network
 
 __all__ = ["RULES", "Shapes", "shapes_of"]
 
@@ -24,10 +24,14 @@ Rule = Callable[[Layer, list[Shape]], Any]
 
 @dataclass(frozen=True)
 class Shapes:
-    """What goes into and comes out of every layer at every depth, at its first call; no call, no entry."""
+    """What goes into and comes out of every layer at every depth, at its first call; no call, no entry.
+
+    ``calls`` has what comes out of every call.
+    """
 
     inputs: dict[Layer, tuple[Shape | None, ...]] = field(default_factory=dict)
     outputs: dict[Layer, tuple[Shape | None, ...]] = field(default_factory=dict)
+    calls: dict[Call, tuple[Shape | None, ...]] = field(default_factory=dict)
 
 
 def shapes_of(network: Network, inputs: Sequence[Shape | None] | None = None) -> Shapes:
@@ -47,6 +51,7 @@ def _run(network: Network, inputs: Sequence[Shape | None], shapes: Shapes) -> li
             done[index] = _called(call.layer, given, shapes)
         shapes.inputs.setdefault(call.layer, tuple(given))
         shapes.outputs.setdefault(call.layer, done[index])
+        shapes.calls.setdefault(call, done[index])
     return [_pick(done[ref.call], ref.output) for ref in network.outputs]
 
 

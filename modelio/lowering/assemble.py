@@ -62,8 +62,8 @@ def _check_supported(network: Network) -> None:
     if missing:
         listed = [f"{layer.path} ({_described(layer)})" for layer in missing]
         raise ConversionError(
-            f"{len(missing)} layer{'s have' if len(missing) > 1 else ' has'} no rule that makes it a graph: "
-            f"{', '.join(listed)}",
+            f"no rule makes a graph of {len(listed)} layer{'s' if len(listed) > 1 else ''}: {', '.join(listed)}; "
+            "the layer formats keep them, and the framework that has them can export them",
             unsupported=listed,
         )
 

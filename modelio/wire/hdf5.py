@@ -13,9 +13,7 @@ up of other datasets, references, filters that would load a plug-in, more links 
 dataset that declares more bytes than are stored. h5py reads through the window that it is given, so that a file in
 memory, a part of a zip and a path are one case, and no file lock is taken.
 
-A list of names that does not fit into one attribute (64 KB) is spread over ``name0``, ``name1``, ..., as Keras does
-since 2.1.5. Sources: the HDF5 file format specification 3.0; ``keras/src/legacy/saving/legacy_h5_format.py`` (Keras
-3.15).
+Source: the HDF5 file format specification 3.0.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -35,13 +33,15 @@ import numpy.typing as npt
 from h5py import h5a, h5d, h5g, h5l, h5o, h5p, h5s, h5t
 
 from modelio.errors import ModelioError, ReadError, UnsafeInput, WriteError
-from modelio.wire.raw import RawArray
+from modelio.wire import hdf5_objects
+from modelio.wire.hdf5_objects import Attribute
+from modelio.wire.raw import RawArray, Values
 from modelio.wire.window import CHUNK, Window
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["File", "Values", "Writer", "is_hdf5"]
+__all__ = ["File", "Writer", "is_hdf5"]
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -63,9 +63,6 @@ INFLATE_LIMIT = 4 << 30
 
 ATTRIBUTE_LIMIT = 64 << 20
 """Bytes of one attribute as it lies in the file, where newer versions of HDF5 allow more than 64 KB."""
-
-HEADER_LIMIT = 64512
-"""Bytes of one attribute: libhdf5's 64 KB for an object header's message, less what Keras leaves for the rest of it."""
 
 # Filters that libhdf5 and h5py bring along: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, and h5py's own lzf.
 # For any other number libhdf5 would search directories for a shared library to load.
@@ -91,23 +88,6 @@ _TRUNCATED = re.compile(r"truncated file: eof = (\d+).*stored_eof = (\d+)")
 _DETAIL = re.compile(r"\((.*)\)", re.DOTALL)
 
 
-class Values(Protocol):
-    """An array to come: what :meth:`File.dataset` gives and :meth:`Writer.dataset` takes.
-
-    ``chunks`` gives the C-order little-endian bytes. A :class:`~modelio.model.Tensor` is one.
-    """
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def numpy(self) -> npt.NDArray[Any]: ...
-
-    def chunks(self) -> Iterator[bytes | memoryview]: ...
-
-
 def is_hdf5(head: bytes) -> bool:
     """Whether a file that starts like this is HDF5.
 
@@ -120,7 +100,7 @@ def is_hdf5(head: bytes) -> bool:
 # Reading
 
 
-class File:
+class File(hdf5_objects.Reader):
     """An HDF5 file, open for reading in a ``with``. Paths are relative to the root, which is ``""``.
 
     The datasets that it gave can be read after it is closed.
@@ -184,16 +164,6 @@ class File:
         """The names in a group, sorted; none for a dataset."""
         return self._members.get(path, [])
 
-    def leaves(self, path: str = "") -> Iterator[str]:
-        """The paths of all that has no members at or below a path: datasets and empty groups."""
-        waiting = [path]
-        while waiting:
-            path = waiting.pop()
-            names = self.members(path)
-            waiting += [f"{path}/{name}" if path else name for name in reversed(names)]
-            if not names:
-                yield path
-
     def is_dataset(self, path: str) -> bool:
         """Whether it is a dataset, and not a group."""
         with _reading(path):
@@ -213,19 +183,6 @@ class File:
         """
         with _reading(f"{path}@{name}"):
             return self._attribute(path, name)
-
-    def names(self, path: str, name: str) -> list[str] | None:
-        """A list of names, joined where it is spread over ``name0``, ``name1``, ...; None where there is none."""
-        with _reading(f"{path}@{name}"):
-            part = self._attribute(path, name)
-            if part is not None:
-                return _list_of_names(part)
-            joined: list[str] = []
-            count = 0
-            while (part := self._attribute(path, f"{name}{count}")) is not None:
-                joined += _list_of_names(part)
-                count += 1
-            return joined if count else None
 
     def _attribute(self, path: str, name: str) -> Attribute | None:
         """As :meth:`attribute`; the object is opened on the way, since opening it first takes as long again."""
@@ -278,10 +235,6 @@ class File:
         exact = bool(h5t.py_create(dtype).equal(stored))
         self._known_types.append((stored, dtype, exact))
         return dtype, exact
-
-
-Attribute = str | list[str] | npt.NDArray[Any]
-"""The values that attributes of model files have."""
 
 
 class _Stream:
@@ -399,16 +352,6 @@ def _value(attribute: h5a.AttrID) -> Attribute:
     return decoded if shape else decoded[0]
 
 
-def _list_of_names(value: Attribute) -> list[str]:
-    if isinstance(value, list):
-        return value
-    if isinstance(value, str):
-        raise ReadError("this is one text, and a list of names is wanted")
-    if value.size:
-        raise ReadError("this holds numbers, and a list of names is wanted")
-    return []  # an empty list of names has lost its type: Keras writes it as no floats
-
-
 def _numeric_dtype(stored: Any) -> np.dtype[Any]:
     dtype: np.dtype[Any] = stored.dtype
     if dtype.kind not in "biufc":
@@ -483,7 +426,7 @@ def _reason(error: BaseException) -> str:
 # Writing
 
 
-class Writer:
+class Writer(hdf5_objects.Writer):
     """Writes an HDF5 file: the structure at once, the numbers when it is closed, piece by piece.
 
     The same calls give the same bytes. libhdf5 lays out every dataset without touching its bytes; they are then copied
@@ -542,19 +485,6 @@ class Writer:
                 self._put(path, name, _fixed(value))
             else:
                 self._put(path, name, value)
-
-    def names(self, path: str, name: str, values: Sequence[str]) -> None:
-        """Give a group a list of names, spread over ``name0``, ``name1``, ... where one attribute cannot hold it."""
-        with _writing(f"{path}@{name}"):
-            whole = _fixed(values)
-            parts, count = [whole], 1
-            while max(part.nbytes for part in parts) > HEADER_LIMIT:
-                if whole.itemsize > HEADER_LIMIT:
-                    raise WriteError(f"a name of {whole.itemsize:,} bytes; HDF5 takes {HEADER_LIMIT:,} at most")
-                count += 1
-                parts = np.array_split(whole, count)
-            for number, part in enumerate(parts):
-                self._put(path, f"{name}{number}" if count > 1 else name, part)
 
     def _put(self, path: str, name: str, value: npt.NDArray[Any]) -> None:
         owner = h5o.open(self._root, _checked(path)) if path else self._root

@@ -151,18 +151,21 @@ class ListedArray:
         window: the text of the lists and of nothing else.
         dtype: the element type; its numbers are spelled as integers where it is one, as truths or 0 and 1 for bool.
         shape: sizes of the dimensions, none of them 0.
+        where: the place to name in errors.
 
     Raises:
         ReadError: the text is too short for the shape; when the numbers are asked for, any other fault.
     """
 
-    def __init__(self, window: Window, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, window: Window, dtype: npt.DTypeLike, shape: tuple[int, ...], *, where: str | None = None
+    ) -> None:
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.shape = shape
         self._window = window
-        size = prod(shape)
-        if len(shape) > RANK or 2 * size - 1 > window.size:  # a digit and a comma each
-            raise ReadError(f"{window.size:,} bytes of text cannot hold {list(shape)} numbers")
+        self._where = where
+        if len(shape) > RANK or 2 * prod(shape) - 1 > window.size:  # a digit and a comma each
+            raise ReadError(f"{window.size:,} bytes of text cannot hold {list(shape)} numbers", where=where)
 
     def numpy(self) -> npt.NDArray[Any]:
         """The numbers, in native byte order."""
@@ -181,8 +184,12 @@ class ListedArray:
     def _blocks(self) -> Iterator[npt.NDArray[Any]]:
         """The numbers in order, flat."""
         text = _Text(self._window, self.dtype)
-        yield from text.lists(self.shape + ((2,) if self.dtype.kind == "c" else ()))
-        text.end()
+        try:
+            yield from text.lists(self.shape + ((2,) if self.dtype.kind == "c" else ()))
+            text.end()
+        except ReadError as error:
+            error.where = error.where or self._where
+            raise
 
 
 class _Text:
@@ -296,7 +303,7 @@ def _whole(wide: npt.NDArray[np.object_], dtype: np.dtype[Any]) -> npt.NDArray[A
     low, high = (0, 1) if dtype == np.bool_ else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     numbers = wide.tolist()
     if not low <= min(numbers) <= max(numbers) <= high:
-        raise ReadError(f"{max(numbers, key=abs)} is not of {dtype.name}")
+        raise ReadError(f"{next(number for number in numbers if not low <= number <= high)} is not of {dtype.name}")
     return np.array(numbers, dtype)
 
 

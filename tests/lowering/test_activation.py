@@ -191,7 +191,7 @@ def test_layers_of_keras_1():
     ],
 )
 def test_unknown_function(version, name):
-    with pytest.raises(ConversionError, match="1 layer has no rule that makes it a graph") as caught:
+    with pytest.raises(ConversionError, match="no rule makes a graph of 1 layer") as caught:
         graph_of(version, "Activation", {"activation": name}, [(3,)])
     (unsupported,) = caught.value.unsupported
     assert unsupported.startswith("layer (Activation with the activation ")
