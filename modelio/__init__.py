@@ -2,11 +2,11 @@
 
 >>> import modelio
 >>> sorted(modelio.formats())
-['frozen-graph', 'keras-h5', 'keras-json', 'saved-model']
+['frozen-graph', 'hdf5-json', 'keras-h5', 'keras-json', 'safetensors', 'saved-model']
 """
 
 from modelio._version import VERSION as __version__
-from modelio.api import convert, formats, identify, inspect, read, to_callable, write
+from modelio.api import convert, formats, from_keras, identify, inspect, read, to_callable, to_keras, write
 from modelio.errors import (
     AmbiguousFormat,
     ConversionError,
@@ -42,9 +42,11 @@ __all__ = [
     "__version__",
     "convert",
     "formats",
+    "from_keras",
     "identify",
     "inspect",
     "read",
     "to_callable",
+    "to_keras",
     "write",
 ]

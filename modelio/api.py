@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelio import registry
 from modelio.errors import ModelioError, WriteError
 from modelio.format import Format, Model
+from modelio.model import LayerModel
 from modelio.sink import Sink
 from modelio.source import Source
 
@@ -20,7 +22,17 @@ if TYPE_CHECKING:
     from modelio.inspection.report import Report
     from modelio.routes import Conversion
 
-__all__ = ["convert", "formats", "identify", "inspect", "read", "to_callable", "write"]
+__all__ = [
+    "convert",
+    "formats",
+    "from_keras",
+    "identify",
+    "inspect",
+    "read",
+    "to_callable",
+    "to_keras",
+    "write",
+]
 
 
 def formats() -> Mapping[str, Format]:
@@ -59,6 +71,27 @@ def read(source: object, *, format: str | None = None, **options: Any) -> Model:
         ReadError: the content is damaged, or unsafe.
     """
     return _read(Source.of(source), format, options)[0]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A model and, where it was read here, the file and the format that it came from."""
+
+    model: Model
+    name: str | None = None
+    format: Format | None = None
+
+    def blame(self) -> contextlib.AbstractContextManager[None]:
+        return _blame(self.name, self.format.name if self.format else None)
+
+
+def _given(source: Any, format: str | None = None) -> _Given:
+    """A model as it is, or read from whatever :func:`read` takes."""
+    if isinstance(source, Model):
+        return _Given(source)
+    opened = Source.of(source)
+    model, chosen = _read(opened, format, {})
+    return _Given(model, opened.name, chosen)
 
 
 def _read(source: Source, name: str | None, options: Mapping[str, Any]) -> tuple[Model, Format]:
@@ -163,17 +196,13 @@ def convert(
 
     if to is not None:
         registry.by_name(to)  # a slip in the name is told before anything is read
-    if isinstance(source, Model):
-        model, origin, name = source, None, None
-    else:
-        opened = Source.of(source)
-        model, origin = _read(opened, source_format, {})
-        name = opened.name
-    goal = _target_format(target, to, origin)
-    with _blame(name, origin.name if origin else None):
-        walk = routes.walk(model, origin, goal, bind=bind, signature=signature, strict=strict, engine=engine)
-    with _blame(name, origin.name if origin else None):  # weights are read only now
-        data = _write(walk.model, target, goal, overwrite, options)
+    given = _given(source, source_format)
+    goal = _target_format(target, to, given.format)
+    with given.blame():
+        walk = routes.walk(
+            given.model, given.format, goal, bind=bind, signature=signature, strict=strict, engine=engine
+        )
+        data = _write(walk.model, target, goal, overwrite, options)  # weights are read only now
     return routes.Conversion(
         data=data if target is None else None,
         target=target,
@@ -195,12 +224,11 @@ def inspect(source: Any, *, format: str | None = None) -> Report:
     """
     from modelio.inspection.report import report_of
 
-    if isinstance(source, Model):
-        return report_of(source)
-    opened = Source.of(source)
-    model, chosen = _read(opened, format, {})
-    with _blame(opened.name, chosen.name):
-        return report_of(model, format=chosen.name, level=chosen.level)
+    given = _given(source, format)
+    with given.blame():
+        if given.format is None:
+            return report_of(given.model)
+        return report_of(given.model, format=given.format.name, level=given.format.level)
 
 
 def to_callable(model: Any, signature: str = "serving_default") -> Callable[..., dict[str, Any]]:
@@ -219,13 +247,42 @@ def to_callable(model: Any, signature: str = "serving_default") -> Callable[...,
     """
     from modelio import routes
 
-    name, origin = None, None
-    if not isinstance(model, Model):
-        opened = Source.of(model)
-        model, origin = _read(opened, None, {})
-        name = opened.name
-    with _blame(name, origin.name if origin else None):
-        return routes.run(model, signature)
+    given = _given(model)
+    with given.blame():
+        return routes.run(given.model, signature)
+
+
+def from_keras(keras_model: Any) -> LayerModel:
+    """A live model of Keras 3 or tf_keras as a LayerModel, in memory: no file is made.
+
+    Args:
+        keras_model: a built ``keras.Model`` or ``tf_keras.Model``; its arrays are copied.
+
+    Raises:
+        ConversionError: it is neither, or cannot say its own architecture (a subclassed model).
+    """
+    from modelio import routes
+
+    return routes.from_live(keras_model)
+
+
+def to_keras(model: Any, *, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """A live model, in memory: built, with its weights, and compiled where it was trained.
+
+    Args:
+        model: a LayerModel, or whatever :func:`read` takes. Its dialect says who builds it: Keras 3, or tf_keras for
+            Keras 2.
+        custom_objects: the classes of custom layers and functions by name; none is looked up from a file.
+
+    Raises:
+        MissingDependency: the package that builds this dialect is not installed.
+        ConversionError: Keras does not build this architecture.
+    """
+    from modelio import routes
+
+    given = _given(model)
+    with given.blame():
+        return routes.to_live(given.model, custom_objects)
 
 
 def _usable(

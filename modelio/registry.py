@@ -27,7 +27,7 @@ __all__ = ["by_name", "by_suffix", "formats", "identify"]
 GROUP = "modelio.formats"
 """The entry points' group that plug-ins use."""
 
-BUILT_IN = ("frozen_graph", "keras_h5", "keras_json", "saved_model")
+BUILT_IN = ("frozen_graph", "hdf5_json", "keras_h5", "keras_json", "safetensors", "saved_model")
 """Modules of :mod:`modelio.formats`."""
 
 
@@ -88,7 +88,7 @@ def by_name(name: str) -> Format:
 
 
 def by_suffix(path: str | os.PathLike[str]) -> Format:
-    """The format that a target's suffix names: ``model.h5`` is ``keras-h5``.
+    """The format that a target's suffix names: ``model.h5`` is ``keras-h5``. The longest suffix wins.
 
     Raises:
         UnknownFormat: no suffix, or one that no writer has.
@@ -96,15 +96,18 @@ def by_suffix(path: str | os.PathLike[str]) -> Format:
     """
     target = os.fsdecode(path)
     writers = [f for f in formats().values() if f.write is not None]
-    found = [f for f in writers if _has_suffix(target, f)]
+    found = [f for f in writers if _suffix(target, f)]
+    found = [f for f in found if len(_suffix(target, f)) == max(len(_suffix(target, other)) for other in found)]
     if not found:
         names = ", ".join(f.name for f in writers)
         raise UnknownFormat(f"the target's name says no format; say it with to= (--to): {names}", source=target)
     return _only(found, target)
 
 
-def _has_suffix(path: str, record: Format) -> bool:
-    return os.path.basename(path).lower().endswith(record.suffixes or ("\0",))
+def _suffix(path: str, record: Format) -> str:
+    """The longest of a format's suffixes that the path ends in; none is ``""``."""
+    name = os.path.basename(path).lower()
+    return max((suffix for suffix in record.suffixes if name.endswith(suffix)), key=len, default="")
 
 
 def identify(source: Source) -> Format:
@@ -116,7 +119,7 @@ def identify(source: Source) -> Format:
     """
     claims = [f for f in formats().values() if _claims(f, source)]
     if len(claims) > 1:
-        claims = [f for f in claims if _has_suffix(source.name, f)] or claims
+        claims = [f for f in claims if _suffix(source.name, f)] or claims
     if not claims:
         raise UnknownFormat(describe(source), source=source.name)
     return _only(claims, source.name)

@@ -20,7 +20,7 @@ from modelio.errors import ConversionError, LossyConversion
 from modelio.format import Format, Level, Model
 from modelio.model import GraphModel, LayerModel, Signature
 
-__all__ = ["Conversion", "Walk", "level_of", "run", "walk"]
+__all__ = ["Conversion", "Walk", "from_live", "level_of", "run", "to_live", "walk"]
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,19 @@ def run(model: Model, signature: str) -> Callable[..., dict[str, Any]]:
         signature = "graph"
     made: Callable[..., dict[str, Any]] = runtime.callable_of(graph, signature)
     return made
+
+
+def from_live(keras_model: Any) -> LayerModel:
+    """The layers of a live Keras model."""
+    made: LayerModel = importlib.import_module("modelio.runtime.keras").from_live(keras_model)
+    return made
+
+
+def to_live(model: Model, custom_objects: Mapping[str, Any] | None) -> Any:
+    """The live Keras model of layers."""
+    if not isinstance(model, LayerModel):
+        raise ConversionError("this is a graph, and Keras builds models from layers: convert the file it was made from")
+    return importlib.import_module("modelio.runtime.keras").to_live(model, custom_objects)
 
 
 def _road(level: Level, goal: Format) -> list[Step]:

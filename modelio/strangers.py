@@ -41,7 +41,6 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x80\x03", _PICKLE),
     (0, b"\x80\x04", _PICKLE),
     (0, b"\x80\x05", _PICKLE),
-    (8, b'{"', f"a safetensors file: {_UNREAD}"),  # after the header's length
 )
 
 # How a protobuf message starts; nothing else tells one from another.
@@ -68,7 +67,7 @@ TEXTS: tuple[tuple[bytes, str], ...] = (
     (b'"weightsmanifest"', _TFJS),
     (b'"graph-model"', _TFJS),
     (b'"layers-model"', _TFJS),
-    (b'"apiversion"', f"a JSON document of an HDF5 file (h5json): {_UNREAD}"),
+    (b'"apiversion"', "an HDF5/JSON document in which no Keras model is found"),
     (b"model_checkpoint_path", _CHECKPOINT),
 )
 

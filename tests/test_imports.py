@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,12 +76,15 @@ class Import:
         return f"modelio/{self.importer.replace('.', '/')}.py:{self.line} imports {self.imported}"
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+@cache
+def modules() -> list[tuple[str, ast.Module]]:
     """Every module by its name inside the package: ``wire.bundle``, ``graph`` for ``graph/__init__.py``."""
+    found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
         name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
-        yield name, ast.parse(path.read_text(encoding="utf-8"), str(path))
+        found.append((name, ast.parse(path.read_text(encoding="utf-8"), str(path))))
+    return found
 
 
 def imports() -> Iterator[Import]:

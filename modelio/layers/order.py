@@ -35,6 +35,7 @@ __all__ = [
     "layer_by_layer",
     "models_layer_by_layer",
     "order_of_get_weights",
+    "trained",
     "trained_first",
 ]
 
@@ -59,6 +60,11 @@ def trained_first(layer: Layer, own: Own) -> list[Slot]:
     return trained + others
 
 
+def trained(layer: Layer, own: Own) -> list[Slot]:
+    """Those of a layer's group that training changes, in their order: what an optimizer keeps its state for."""
+    return _divided(layer, own)[0]
+
+
 def _divided(layer: Layer, own: Own) -> tuple[list[Slot], list[Slot]]:
     trained: list[Slot] = []
     others: list[Slot] = []
@@ -76,6 +82,10 @@ def layer_by_layer(layer: Layer, own: Own) -> list[Slot]:
     slots = [Slot(layer, stored) for stored in own(layer)]
     for child in layer.children():
         slots += layer_by_layer(child, own)
+    if layer.class_name == "SpectralNormalization":
+        # It lists the kernel of the layer inside as its own (``src/layers/normalization/spectral_normalization.py``).
+        kernels = [slot for slot in slots if slot.layer is not layer][:1]
+        slots = kernels + [slot for slot in slots if slot not in kernels]
     return slots
 
 

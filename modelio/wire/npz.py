@@ -17,22 +17,20 @@ from __future__ import annotations
 import ast
 import re
 import zipfile
-from collections.abc import Iterator
 from math import prod
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from modelio.errors import ReadError, UnsafeInput, WriteError
-from modelio.wire.raw import RawArray
+from modelio.wire.raw import RawArray, Values
 from modelio.wire.window import Window
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["RawArray", "Values", "Writer", "read_npy"]
+__all__ = ["RawArray", "Writer", "read_npy"]
 
 MAGIC = b"\x93NUMPY"
 
@@ -43,20 +41,6 @@ ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}
 _NUMBERS = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16)")
-
-
-class Values(Protocol):
-    """An array to come, such as a :class:`~modelio.model.Tensor`; ``chunks`` gives its C-order little-endian bytes."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def numpy(self) -> npt.NDArray[Any]: ...
-
-    def chunks(self) -> Iterator[bytes | memoryview]: ...
 
 
 def read_npy(window: Window, *, where: str | None = None) -> RawArray:

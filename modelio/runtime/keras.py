@@ -1,0 +1,157 @@
+"""Live Keras models, Keras 3's and tf_keras', into a LayerModel and out of one: in memory, without a file.
+
+Which of the two a model belongs to is told by its class on the way in, and by its dialect on the way out: ``keras3`` is
+built by Keras 3, ``keras2`` by tf_keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from modelio.errors import ConversionError, MissingDependency
+from modelio.layers.document import from_json
+from modelio.model import Dialect, LayerModel, Tensor
+
+__all__ = ["from_live", "to_live"]
+
+PACKAGES: dict[Dialect, str] = {"keras2": "tf_keras", "keras3": "keras"}
+"""Which package builds the models of a dialect."""
+
+
+LEGACY = {
+    "keras": ("keras.src.legacy.saving.saving_utils", "keras.src.legacy.saving.json_utils"),
+    "tf_keras": ("tf_keras.src.saving.legacy.saving_utils", "tf_keras.src.saving.legacy.saved_model.json_utils"),
+}
+"""What each package writes and reads the training configuration of its HDF5 files with."""
+
+
+def from_live(model: Any) -> LayerModel:
+    """The architecture, weights, training configuration and optimizer state of a live model; arrays are copied.
+
+    Raises:
+        ConversionError: it is no model of Keras 3 or tf_keras, or one that cannot say its own architecture.
+    """
+    package = _package_of(model)
+    try:
+        architecture = json.loads(model.to_json())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ConversionError(f"the model cannot say its own architecture: {_said(error)}") from error
+    keras = _import(package)
+    if package == "keras":  # Keras 3 leaves its version out of the JSON
+        facts = {"keras_version": keras.__version__, "backend": keras.backend.backend()}
+    else:
+        facts = {"keras_version": str(architecture["keras_version"]), "backend": str(architecture["backend"])}
+    weights = {
+        layer.name: _named(package, [*layer.trainable_weights, *layer.non_trainable_weights])
+        for layer in _listed(model)
+    }
+    read = from_json({**architecture, **facts}, {name: {**group} for name, group in weights.items()})
+    return replace(
+        read,
+        architecture=architecture,
+        meta=facts,
+        training=_training(package, model),
+        optimizer=_optimizer(package, model),
+    )
+
+
+def to_live(model: LayerModel, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """The live model: built, with its weights, and compiled where it was trained.
+
+    Raises:
+        MissingDependency: the package that builds this dialect is not installed.
+        ConversionError: Keras does not build this architecture, or the model has no weights or no architecture.
+    """
+    if model.architecture is None:
+        raise ConversionError("the model holds weights only; Keras needs the architecture too")
+    package = PACKAGES.get(model.dialect)
+    if package is None:
+        raise ConversionError(f"no Keras of today builds a model of the dialect {model.dialect}; translate it first")
+    keras = _import(package)
+    text = json.dumps(model.architecture)
+    try:
+        live = keras.models.model_from_json(text, custom_objects=dict(custom_objects or {}))
+        if any(model.weights.values()):
+            live.set_weights(_arrays_for(model, keras))
+        if model.training:
+            _compile(package, live, model, custom_objects)
+    except (TypeError, ValueError, AttributeError, KeyError, NotImplementedError) as error:
+        raise ConversionError(
+            f"{package} {keras.__version__} does not build this model: {_said(error)}"
+        ) from error
+    return live
+
+
+def _arrays_for(model: LayerModel, keras: Any) -> list[Any]:
+    """The weights in the order in which the Keras that is installed lists them, which is not that of every writer."""
+    version = keras.__version__ if model.dialect == "keras3" else f"{keras.__version__}-tf"
+    return replace(model, meta={**model.meta, "keras_version": version}).get_weights()
+
+
+def _package_of(model: Any) -> str:
+    for base in type(model).__mro__:
+        root = base.__module__.partition(".")[0]
+        if root in PACKAGES.values() and base.__name__ == "Model":
+            return str(root)
+    raise ConversionError(f"a {type(model).__module__}.{type(model).__name__} is no model of Keras 3 or tf_keras")
+
+
+def _import(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingDependency(f"{package} is not installed: pip install 'modelio[tensorflow]'") from error
+
+
+def _listed(model: Any) -> list[Any]:
+    """The layers that the architecture lists; a Sequential's own list leaves its InputLayer out."""
+    return list(getattr(model, "_self_tracked_trackables", None) or getattr(model, "_layers", None) or model.layers)
+
+
+def _named(package: str, variables: list[Any]) -> dict[str, Tensor]:
+    """Variables under the names that an HDF5 file would have."""
+    name = "path" if package == "keras" else "name"
+    return {str(getattr(variable, name)): Tensor.of(np.array(variable)) for variable in variables}
+
+
+def _training(package: str, model: Any) -> Mapping[str, Any] | None:
+    """What ``compile`` was told, as HDF5 files have it."""
+    if not getattr(model, "optimizer", None):
+        return None
+    legacy, encoder = map(importlib.import_module, LEGACY[package])
+    found = legacy.model_metadata(model, include_optimizer=True).get("training_config")
+    training: Mapping[str, Any] | None = json.loads(json.dumps(found, default=encoder.get_json_type))
+    return training
+
+
+def _optimizer(package: str, model: Any) -> dict[str, Tensor]:
+    optimizer = getattr(model, "optimizer", None)
+    variables = getattr(optimizer, "variables", None) or []
+    return _named(package, list(variables() if callable(variables) else variables))
+
+
+def _compile(package: str, live: Any, model: LayerModel, custom_objects: Mapping[str, Any] | None) -> None:
+    """Compile as the model says, and give the optimizer its state where it fits."""
+    if live.optimizer is None:  # Keras 3 compiles while it builds, where the architecture holds a compile_config
+        legacy = importlib.import_module(LEGACY[package][0])
+        live.compile(**legacy.compile_args_from_training_config(dict(model.training or {}), custom_objects))
+    optimizer = live.optimizer
+    if optimizer is None or not model.optimizer:
+        return
+    optimizer.build(live.trainable_variables)
+    variables = optimizer.variables() if callable(optimizer.variables) else optimizer.variables
+    arrays = [tensor.numpy() for tensor in model.optimizer.values()]
+    if [tuple(variable.shape) for variable in variables] == [array.shape for array in arrays]:
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+
+
+def _said(error: BaseException) -> str:
+    """What Keras says, on one line; it says most on the lines after the first."""
+    return " ".join(str(error).split())[:600]
