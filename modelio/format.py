@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from modelio.model import GraphModel, LayerModel
+from modelio.model import Dialect, GraphModel, LayerModel
 from modelio.source import Source
 
 __all__ = ["ALL", "Format", "Level", "Model", "Reader", "Sniffer", "Writer"]
@@ -34,6 +34,7 @@ class Format:
         suffixes: choose an output's format and break ties; they never decide what an input is.
         requires: packages beyond the core that it needs.
         keeps: what of a model survives writing and reading back.
+        dialects: which Keras' layers it can hold; None: any. Others are translated on the way.
         sniff: does this content belong to me? Looks at bytes, never at the name. None: never claims.
         read: None: cannot be read. ``write``: None: cannot be written.
     """
@@ -45,6 +46,7 @@ class Format:
     suffixes: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     keeps: frozenset[str] = ALL
+    dialects: frozenset[Dialect] | None = None
     sniff: Sniffer | None = None
     read: Reader | None = None
     write: Writer | None = None

@@ -15,7 +15,7 @@ _UNREAD = "modelio does not read it"
 _UNPACK = f"{_UNREAD}; unpack it first"
 _PICKLE = f"a pickle: {_UNREAD}, since unpickling runs code"
 _CHECKPOINT = f"a TensorFlow checkpoint: {_UNREAD} without its graph; name the SavedModel, or the frozen graph"
-_TFJS = f"a TensorFlow.js model: {_UNREAD}; convert the model it was made from"
+_TFJS = f"a TensorFlow.js graph model: {_UNREAD}; convert the model it was made from"
 _LENGTH = rb"[\x80-\xff]{0,4}[\x00-\x7f]"  # a varint
 _PAGE = "a web page, not a model: the download went wrong"
 

@@ -67,7 +67,7 @@ STRANGERS = {
     "TF checkpoint .index": "a TensorFlow checkpoint",
     "TF MetaGraph .meta": "a MetaGraph, the graph of a checkpoint",
     "SavedModel keras_metadata.pb": "Keras' notes on a SavedModel",
-    "TF.js graph-model model.json": "a TensorFlow.js model",
+    "TF.js graph-model model.json": "a TensorFlow.js graph model",
     ".keras zip": "a Keras v3 model",
     "NOT HDF5 / corrupt": "no format recognises this text (it starts with '/home/ap/github/vgg16_weights.h5')",
     "unparseable protobuf (wt)": "no format recognises this text (it starts with 'this should not be unmarshalled')",

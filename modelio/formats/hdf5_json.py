@@ -27,7 +27,6 @@ from modelio.layers import hdf5_tree
 from modelio.model import LayerModel
 from modelio.sink import Sink
 from modelio.source import Source
-from modelio.wire import hdf5_json
 from modelio.wire.window import chunks
 
 HEAD = 4096
@@ -38,6 +37,10 @@ _TELLING = re.compile(rb'"(?:model_config|model_weights|layer_names0?|nb_layers|
 
 
 def sniff(source: Source) -> bool:
+    if source.head(HEAD).lstrip()[:1] != b"{":
+        return False
+    from modelio.wire import hdf5_json
+
     if not hdf5_json.is_document(source.head(HEAD)):
         return False
     before = b""
@@ -55,6 +58,8 @@ def read(source: Source) -> LayerModel:
     Raises:
         ReadError: an attribute or a weight is missing, surplus, or is not what it has to be.
     """
+    from modelio.wire import hdf5_json
+
     file = hdf5_json.File(source.window())
     if not hdf5_tree.is_keras(file):
         raise ReadError("this is an HDF5/JSON document in which no Keras model is found")
@@ -63,6 +68,8 @@ def read(source: Source) -> LayerModel:
 
 def write(model: LayerModel, sink: Sink) -> None:
     """Write a whole model, or, where it has no architecture, its weights alone, as the Keras of its version does."""
+    from modelio.wire import hdf5_json
+
     with sink.file() as stream, hdf5_json.Writer(stream) as file:
         hdf5_tree.write(model, file)
 

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
@@ -63,8 +62,8 @@ def _is_keras_file(tree: Tree) -> bool:
 
 
 def _architectures_in(tree: Tree) -> dict[str, dict[str, Any]]:
-    names = [name for name in tree.top() if name.lower().endswith(".json") and name in tree]
-    found = {name: _architecture_in(tree[name]) for name in names[:_CANDIDATES]}
+    names = [name for name in tree.top() if name.lower().endswith(".json")][:_CANDIDATES]
+    found = {name: _architecture_in(tree[name]) for name in names if name in tree}
     return {name: architecture for name, architecture in found.items() if architecture is not None}
 
 
@@ -217,6 +216,8 @@ def _members(files: Mapping[str, Source], name: str) -> dict[str, Tensor]:
     tree = source.tree
     if tree is None:
         raise ReadError("this is no .npz: it is no zip", where=name)
+    import zipfile
+
     with zipfile.ZipFile(source.open()) as archive:  # the tree has checked it, and does not keep its order
         members = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     arrays = _npy(tree, members)

@@ -34,7 +34,7 @@ from modelio.format import Format
 from modelio.model import Dialect, LayerModel, Tensor
 from modelio.sink import Sink
 from modelio.source import Source
-from modelio.wire import jsontext, safetensors
+from modelio.wire import jsontext
 
 OWN = "keras"
 """What ``format`` says in a file that describes a whole model as drawn above."""
@@ -44,7 +44,12 @@ OPTIMIZER = "optimizer_weights"
 
 
 def sniff(source: Source) -> bool:
-    return safetensors.is_safetensors(source.head(9))
+    head = source.head(9)
+    if head[8:] != b"{":
+        return False
+    from modelio.wire import safetensors
+
+    return safetensors.is_safetensors(head)
 
 
 # Reading
@@ -56,6 +61,8 @@ def read(source: Source) -> LayerModel:
     Raises:
         ReadError: the file is damaged, or describes another model than it holds.
     """
+    from modelio.wire import safetensors
+
     arrays, texts = safetensors.read(source.window())
     tensors = {name: Tensor(array.dtype, array.shape, array.numpy, array.chunks) for name, array in arrays.items()}
     own = texts.get("format") == OWN and "dialect" in texts
@@ -135,6 +142,8 @@ def write(model: LayerModel, sink: Sink) -> None:
     Raises:
         WriteError: a weight's elements are of a type that safetensors has not, such as strings.
     """
+    from modelio.wire import safetensors
+
     layers = {layer: list(named) for layer, named in model.weights.items()}
     tensors = [tensor for named in (*model.weights.values(), model.optimizer) for tensor in named.values()]
     keys = _keys(layers, model.optimizer)
@@ -158,7 +167,9 @@ def _keys(layers: Mapping[str, Iterable[str]], slots: Iterable[str]) -> list[str
     >>> _keys({"a": ["a/kernel", "bias"], "a/b": ["c"]}, ["m"])
     ['a/kernel', 'a/bias', 'a/b/c', 'optimizer_weights/m']
     """
-    keys = {safetensors.TEXTS: None}
+    from modelio.wire.safetensors import TEXTS
+
+    keys = {TEXTS: None}
     for group, names in (*layers.items(), (OPTIMIZER, slots)):
         for name in names:
             key = name if name == group or name.startswith((f"{group}/", f"{group}.")) else f"{group}/{name}"

@@ -22,7 +22,7 @@ from modelio.layers.catalogue import CATALOGUE, weights_of
 from modelio.layers.normal_form import Layer
 from modelio.model import Tensor
 
-__all__ = ["Stored", "normalized", "stored_of"]
+__all__ = ["Stored", "normalized", "rearranged", "stored_of"]
 
 Array = npt.NDArray[Any]
 
@@ -93,6 +93,31 @@ def normalized(layer: Layer, arrays: Mapping[str, Tensor], backend: str | None =
                 tensors[role] = turn(tensors[role], layer)
     roles = [weight.role for weight in weights_of(layer.class_name, layer.config, layer.family) or ()]
     return {role: tensors[role] for role in roles or tensors}
+
+
+def rearranged(layer: Layer, backend: str | None = None) -> list[str]:
+    """What :func:`normalized` does to the arrays of a layer, in words.
+
+    >>> rearranged(Layer("GRU", "gru", "gru", {"units": 3}, "GRU", "keras1", (1, 2, 2)))
+    ['a matrix for each gate -> gates side by side']
+    """
+    done = ["a matrix for each gate -> gates side by side"] if _split_gates(layer) else []
+    if layer.dialect == "keras1" and layer.class_name in _KERAS_1:
+        if layer.class_name == "Conv1D":
+            done.append("kernels of an image of one column -> (length, channels, filters)")
+        elif layer.class_name == "Conv2DTranspose":
+            done.append("kernels -> (rows, columns, filters, channels)")
+        elif layer.config.get("data_format") == "channels_first":
+            done.append("kernels (filters, channels, rows, columns) -> (rows, columns, channels, filters)")
+    if layer.dialect == "keras1" and layer.version < (1,) and layer.class_name in _KERAS_0:
+        done.append("deviation -> variance")
+    if layer.source_class in _CUDNN:
+        done.append("kernels and biases of cuDNN -> those of the plain layer")
+    if backend == "theano" and layer.class_name in _THEANO:
+        done.append("kernels of Theano, turned by half a turn")
+    if layer.class_name == "BatchNormalization" and layer.family == "tf.keras" and layer.version < (2, 0, 8):
+        done.append("beta, gamma -> gamma, beta")
+    return done
 
 
 # -- changes -----------------------------------------------------------------------------------------------------------
