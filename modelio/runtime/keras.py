@@ -82,9 +82,7 @@ def to_live(model: LayerModel, custom_objects: Mapping[str, Any] | None = None) 
         if model.training:
             _compile(package, live, model, custom_objects)
     except (TypeError, ValueError, AttributeError, KeyError, NotImplementedError) as error:
-        raise ConversionError(
-            f"{package} {keras.__version__} does not build this model: {_said(error)}"
-        ) from error
+        raise ConversionError(f"{package} {keras.__version__} does not build this model: {_said(error)}") from error
     return live
 
 
