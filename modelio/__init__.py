@@ -2,7 +2,7 @@
 
 >>> import modelio
 >>> sorted(modelio.formats())
-['frozen-graph', 'hdf5-json', 'keras-h5', 'keras-json', 'safetensors', 'saved-model', 'tfjs-layers']
+['frozen-graph', 'hdf5-json', 'keras-h5', 'keras-json', 'keras-zip', 'safetensors', 'saved-model', 'tfjs-layers']
 """
 
 from modelio._version import VERSION as __version__

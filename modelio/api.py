@@ -170,6 +170,8 @@ def convert(
     bind: Mapping[str, Any] | None = None,
     signature: str | None = None,
     engine: str | None = None,
+    dialect: str | None = None,
+    architecture: Any = None,
     **options: Any,
 ) -> Conversion:
     """Read a model, take it to the level of the target's format, and write it.
@@ -184,6 +186,9 @@ def convert(
         bind: placeholders that become constants: node name, or the role ``"learning_phase"``, to value.
         signature: keep only this signature.
         engine: reserved for ``"tensorflow"``, which lowers what has no rule here.
+        dialect: ``"keras2"`` or ``"keras3"``, optionally with a version (``"keras3.5"``): rewrite the layers as that
+            Keras has them. Left out, they stay as they are, unless the target's format cannot hold them.
+        architecture: the architecture that a weights-only source belongs to: whatever :func:`read` takes.
         **options: what the target format's writer takes.
 
     Returns:
@@ -200,7 +205,15 @@ def convert(
     goal = _target_format(target, to, given.format)
     with given.blame():
         walk = routes.walk(
-            given.model, given.format, goal, bind=bind, signature=signature, strict=strict, engine=engine
+            given.model,
+            given.format,
+            goal,
+            bind=bind,
+            signature=signature,
+            strict=strict,
+            engine=engine,
+            dialect=dialect,
+            architecture=None if architecture is None else _given(architecture).model,
         )
         data = _write(walk.model, target, goal, overwrite, options)  # weights are read only now
     return routes.Conversion(

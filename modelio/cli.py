@@ -88,6 +88,8 @@ Examples:
   modelio convert model.h5 export/1 --to saved-model
   modelio convert export/1 fixed/1 --bind learning_phase=false
   modelio convert model.h5 model.pb
+  modelio convert old.h5 new.h5 --target keras=3.15
+  modelio convert weights.h5 model.h5 --architecture architecture.json
   modelio convert - - --to keras-h5 < weights_and_architecture.zip > model.h5
 """
 )
@@ -103,6 +105,8 @@ Examples:
     "--bind", multiple=True, metavar="NAME=VALUE", help="Make a placeholder a constant; learning_phase=false is usual."
 )
 @click.option("--signature", metavar="NAME", help="Keep this signature only.")
+@click.option("--target", "release", metavar="keras=X.Y", help="Write the layers as this Keras has them: keras=3.15.")
+@click.option("--architecture", metavar="FILE", help="The architecture that a file of weights only belongs to.")
 @click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the target's format.")
 @click.option("--strict", is_flag=True, help="Fail where something would be lost.")
 @click.option("--overwrite", is_flag=True, help="Replace what is at the target.")
@@ -113,6 +117,8 @@ def convert(
     to: str | None,
     bind: tuple[str, ...],
     signature: str | None,
+    release: str | None,
+    architecture: str | None,
     options: tuple[str, ...],
     strict: bool,
     overwrite: bool,
@@ -137,6 +143,8 @@ def convert(
                 overwrite=overwrite,
                 bind=_pairs(bind, "--bind") or None,
                 signature=signature,
+                dialect=_dialect(release),
+                architecture=architecture,
                 **_pairs(options, "-o"),
             )
         except TypeError as error:
@@ -215,6 +223,16 @@ def _pairs(items: tuple[str, ...], option: str) -> dict[str, Any]:
         except json.JSONDecodeError:
             pairs[key] = text
     return pairs
+
+
+def _dialect(release: str | None) -> str | None:
+    """``keras=3.15`` as a dialect: ``keras3.15``."""
+    if release is None:
+        return None
+    package, equals, version = release.partition("=")
+    if package != "keras" or not equals or not version.replace(".", "").isdigit():
+        raise click.UsageError(f"--target wants keras=X.Y, keras=3.15 say, not {release!r}")
+    return f"keras{version}"
 
 
 @contextlib.contextmanager

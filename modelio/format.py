@@ -34,7 +34,7 @@ class Format:
         suffixes: choose an output's format and break ties; they never decide what an input is.
         requires: packages beyond the core that it needs.
         keeps: what of a model survives writing and reading back.
-        dialects: which Keras' layers it can hold; None: any. Others are translated on the way.
+        dialects: which Keras' layers it can hold; None: any. Conversion writes the newest of them.
         sniff: does this content belong to me? Looks at bytes, never at the name. None: never claims.
         read: None: cannot be read. ``write``: None: cannot be written.
     """

@@ -27,7 +27,16 @@ __all__ = ["by_name", "by_suffix", "formats", "identify"]
 GROUP = "modelio.formats"
 """The entry points' group that plug-ins use."""
 
-BUILT_IN = ("frozen_graph", "hdf5_json", "keras_h5", "keras_json", "safetensors", "saved_model", "tfjs_layers")
+BUILT_IN = (
+    "frozen_graph",
+    "hdf5_json",
+    "keras_h5",
+    "keras_json",
+    "keras_zip",
+    "safetensors",
+    "saved_model",
+    "tfjs_layers",
+)
 """Modules of :mod:`modelio.formats`."""
 
 

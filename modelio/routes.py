@@ -11,6 +11,7 @@ step says what it changed and what it lost; losing something that this model has
 from __future__ import annotations
 
 import importlib
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ class Walk:
     route: tuple[str, ...]
     losses: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    meanings: tuple[str, ...] = ()
+    """What a dialect cannot say, a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +96,21 @@ def walk(
     signature: str | None = None,
     strict: bool = False,
     engine: str | None = None,
+    dialect: str | None = None,
+    architecture: Model | None = None,
 ) -> Walk:
     """Take ``model`` to the level of ``goal``."""
     if engine is not None:
         raise ConversionError(f"the engine {engine!r} is not built yet; every layer needs a rule of its own")
     level = level_of(model)
     state = Walk(model, (origin.name if origin else level,))
-    if level == "layers":
+    if isinstance(model, LayerModel):
         _refuse_graph_options(bind, signature)
+        if architecture is not None:
+            _join(state, architecture)
+        _translate(state, origin, goal, dialect)
+    elif dialect or architecture is not None:
+        raise ConversionError("dialect= and architecture= are for layers, and this is a graph: leave them out")
     for step in _road(level, goal):
         state.losses += tuple(sorted(_has(state.model) & step.loses))
         state.model, changes = step.run(state.model)
@@ -110,8 +120,9 @@ def walk(
         _edit(state, bind, signature)
     state.route += (goal.name,)
     state.losses += tuple(sorted(_has(state.model) - goal.keeps - set(state.losses)))
-    if state.losses:
-        account = f"{goal.name} does not keep {', '.join(state.losses)} of this model"
+    accounts = [f"{goal.name} does not keep {', '.join(state.losses)} of this model"] if state.losses else []
+    state.losses += state.meanings
+    for account in (*accounts, *state.meanings):
         if strict:
             raise LossyConversion(f"{account}; leave out strict=True (--strict) to accept that")
         warnings.warn(account, stacklevel=3)
@@ -151,6 +162,42 @@ def _road(level: Level, goal: Format) -> list[Step]:
             "convert the Keras file that it was made from"
         )
     return [step for step in STEPS if order.index(level) <= order.index(step.start) < order.index(goal.level)]
+
+
+def _join(state: Walk, architecture: Model) -> None:
+    from modelio.layers.joining import join
+
+    if not isinstance(architecture, LayerModel) or not isinstance(state.model, LayerModel):
+        raise ConversionError("architecture= is a Keras architecture, and what was given is a graph")
+    state.model, changes = join(state.model, architecture)
+    state.changes += tuple(changes)
+    state.route += ("join",)
+
+
+def _translate(state: Walk, origin: Format | None, goal: Format, dialect: str | None) -> None:
+    """Rewrite the layers in the dialect that is asked for, or in the newest that the target's format holds.
+
+    From a format into itself nothing is rewritten, and a model that was never in a file stays as it is where it can.
+    """
+    assert isinstance(state.model, LayerModel)  # the caller looked
+    version: tuple[int, ...] | None = None
+    wanted: Any = state.model.dialect
+    if dialect is not None:
+        found = re.fullmatch(r"(keras[123])((?:\.\d+)*)", dialect)
+        if found is None:
+            raise ConversionError(f"{dialect!r} is no dialect: keras2 or keras3, or with a version, keras3.15")
+        wanted = found[1]
+        version = tuple(int(number) for number in f"{found[1][-1]}{found[2]}".split(".")) if found[2] else None
+    elif goal.dialects is not None and (wanted not in goal.dialects or origin not in (None, goal)):
+        wanted = max(goal.dialects)
+    if wanted == state.model.dialect:
+        return
+    from modelio.layers.dialects import translate
+
+    state.model, changes, losses = translate(state.model, wanted, version)
+    state.changes += tuple(changes)
+    state.meanings += tuple(losses)
+    state.route += (wanted,)
 
 
 def _refuse_graph_options(bind: Mapping[str, Any] | None, signature: str | None) -> None:

@@ -39,6 +39,8 @@ def test_all_is_sorted_and_complete():
                 "bind",
                 "signature",
                 "engine",
+                "dialect",
+                "architecture",
                 "options",
             ],
         ),

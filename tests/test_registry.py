@@ -52,6 +52,7 @@ def test_a_lone_frozen_graph():
 
 
 KINDS = {
+    ".keras zip": "keras-zip",
     "Keras HDF5 whole-model": "keras-h5",
     "Keras HDF5 weights-only": "keras-h5",
     "Keras 0.x weights-only*": "keras-h5",
@@ -68,7 +69,6 @@ STRANGERS = {
     "TF MetaGraph .meta": "a MetaGraph, the graph of a checkpoint",
     "SavedModel keras_metadata.pb": "Keras' notes on a SavedModel",
     "TF.js graph-model model.json": "a TensorFlow.js graph model",
-    ".keras zip": "a Keras v3 model",
     "NOT HDF5 / corrupt": "no format recognises this text (it starts with '/home/ap/github/vgg16_weights.h5')",
     "unparseable protobuf (wt)": "no format recognises this text (it starts with 'this should not be unmarshalled')",
 }

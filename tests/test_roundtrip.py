@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,10 @@ def same_layers(one: modelio.LayerModel, other: modelio.LayerModel, keeps: froze
         assert tensors(one.optimizer) == tensors(other.optimizer)
 
 
+def _by_name(model: modelio.LayerModel) -> modelio.LayerModel:
+    return replace(model, weights={layer: dict(sorted(group.items())) for layer, group in model.weights.items()})
+
+
 def same_graph(one: modelio.GraphModel, other: modelio.GraphModel) -> None:
     assert one.graph.SerializeToString(deterministic=True) == other.graph.SerializeToString(deterministic=True)
     assert tensors(one.variables) == tensors(other.variables)
@@ -76,7 +81,11 @@ def test_layers(case: Case, name, carrier, tmp_path):
         return
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        same_layers(model, carried(model, name, carrier, tmp_path), modelio.formats()[name].keeps)
+        again = carried(model, name, carrier, tmp_path)
+    if name == "keras-zip" and case.version.startswith("contrib"):
+        # A .keras file numbers a layer's weights in Keras' order, and contrib Keras has beta before gamma in its own.
+        model, again = (_by_name(each) for each in (model, again))
+    same_layers(model, again, modelio.formats()[name].keeps)
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)

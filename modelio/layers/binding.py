@@ -229,9 +229,14 @@ def get_weights(model: LayerModel) -> list[npt.NDArray[Any]]:
     network = network_of(model.architecture, model.dialect, model.meta)
     arrays: list[npt.NDArray[Any]] = []
     for layer, group in _groups(network, model.weights):
-        stored = dict(zip(_slots(layer, list(group)), group.values(), strict=True))
         own = _own(layer, len(group))
-        arrays += [stored[slot].numpy() for slot in order_of_get_weights(layer)(layer, own)]
+        slots = order_of_get_weights(layer)(layer, own)
+        if any(stored_of(part) is None for part in layer.walk()):  # a custom layer's own names say nothing
+            stored = dict(zip(_slots(layer, list(group)), group.values(), strict=True))
+            arrays += [stored[slot].numpy() for slot in slots]
+        else:
+            assigned = _assigned(layer, group)
+            arrays += [assigned[slot.layer][slot.stored.name].numpy() for slot in slots]
     own_arrays = [tensor.numpy() for tensor in model.weights.get(OWN, {}).values()]
     return own_arrays + arrays if model.dialect == "keras3" else arrays + own_arrays
 

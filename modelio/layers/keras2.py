@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CLASSES", "KEYWORDS", "normal", "renamed", "written"]
+__all__ = ["CLASSES", "KEYWORDS", "normal", "renamed", "spelled"]
 
 CLASSES: Mapping[str, str] = {
     # tf.keras between 1.13 and 2.x let the name of the implementation through.
@@ -60,11 +60,10 @@ def renamed(class_name: str) -> dict[str, str]:
     return {**KEYWORDS[""], **KEYWORDS.get(class_name, {})}
 
 
-def written(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments in the normal form's words, as Keras 2 calls them.
+def spelled(class_name: str) -> dict[str, str]:
+    """The other way round.
 
-    >>> written("LeakyReLU", {"negative_slope": 0.3})
-    {'alpha': 0.3}
+    >>> spelled("LeakyReLU")
+    {'batch_shape': 'batch_input_shape', 'negative_slope': 'alpha'}
     """
-    names = {new: old for old, new in renamed(class_name).items()}
-    return {names.get(key, key): value for key, value in config.items()}
+    return {new: old for old, new in renamed(class_name).items()}

@@ -300,6 +300,8 @@ class _Reader:
             if known is not None and known.source != layer_node:
                 raise ReadError(f"two layers are called {known.name}", where=known.path)
             layer = known or self.layer(layer_node, path, depth + 1, layer_name)
+            if known is None and layer.name in layers:
+                raise ReadError(f"two layers are called {layer.name}", where=layer.path)
             layers[layer.name] = layer
             if layer.class_name == "InputLayer":
                 if current is not None:

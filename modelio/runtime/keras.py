@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,9 @@ __all__ = ["from_live", "to_live"]
 PACKAGES: dict[Dialect, str] = {"keras2": "tf_keras", "keras3": "keras"}
 """Which package builds the models of a dialect."""
 
+
+UNBUILT = (AttributeError, KeyError, NotImplementedError, TypeError, ValueError)
+"""What Keras raises where it cannot build a model."""
 
 LEGACY = {
     "keras": ("keras.src.legacy.saving.saving_utils", "keras.src.legacy.saving.json_utils"),
@@ -74,16 +78,35 @@ def to_live(model: LayerModel, custom_objects: Mapping[str, Any] | None = None) 
     if package is None:
         raise ConversionError(f"no Keras of today builds a model of the dialect {model.dialect}; translate it first")
     keras = _import(package)
-    text = json.dumps(model.architecture)
     try:
-        live = keras.models.model_from_json(text, custom_objects=dict(custom_objects or {}))
+        live = _built(keras, package, model.architecture, dict(custom_objects or {}))
         if any(model.weights.values()):
             live.set_weights(_arrays_for(model, keras))
-        if model.training:
-            _compile(package, live, model, custom_objects)
-    except (TypeError, ValueError, AttributeError, KeyError, NotImplementedError) as error:
+            _settle(live)
+    except UNBUILT as error:
         raise ConversionError(f"{package} {keras.__version__} does not build this model: {_said(error)}") from error
+    if model.training:
+        try:
+            _compile(package, live, model, custom_objects)
+        except UNBUILT as error:  # Keras 3.15 cannot read "mse" as a metric from its own files, for one
+            warnings.warn(f"the model is built but not compiled: {_said(error)}", stacklevel=4)
     return live
+
+
+def _settle(live: Any) -> None:
+    """Let layers make what they compute with from the weights they were given, as Keras' own loading does."""
+    for layer in live._flatten_layers():
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+
+
+def _built(keras: Any, package: str, architecture: Mapping[str, Any], custom_objects: dict[str, Any]) -> Any:
+    """The model without its weights. HDF5 files of Keras 3 spell it as Keras 2 did, which only from_config takes."""
+    if package == "keras" and "module" not in architecture:
+        kind = keras.Sequential if architecture["class_name"] == "Sequential" else keras.Model
+        config = json.loads(json.dumps(architecture["config"]))  # Keras changes what it is given
+        return kind.from_config(config, custom_objects=custom_objects)
+    return keras.models.model_from_json(json.dumps(architecture), custom_objects=custom_objects)
 
 
 def _arrays_for(model: LayerModel, keras: Any) -> list[Any]:
@@ -136,11 +159,14 @@ def _optimizer(package: str, model: Any) -> dict[str, Tensor]:
 
 def _compile(package: str, live: Any, model: LayerModel, custom_objects: Mapping[str, Any] | None) -> None:
     """Compile as the model says, and give the optimizer its state where it fits."""
-    if live.optimizer is None:  # Keras 3 compiles while it builds, where the architecture holds a compile_config
+    if (
+        getattr(live, "optimizer", None) is None
+    ):  # Keras 3 compiles while it builds, where the architecture holds a compile_config
         legacy = importlib.import_module(LEGACY[package][0])
         live.compile(**legacy.compile_args_from_training_config(dict(model.training or {}), custom_objects))
     optimizer = live.optimizer
-    if optimizer is None or not model.optimizer:
+    # The optimizers that tf_keras keeps from before 2.11 make their state with the first step only.
+    if not hasattr(optimizer, "build") or not model.optimizer:
         return
     optimizer.build(live.trainable_variables)
     variables = optimizer.variables() if callable(optimizer.variables) else optimizer.variables

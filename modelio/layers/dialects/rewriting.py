@@ -1,0 +1,174 @@
+"""A network in the normal form, made to mean in the target what it means where it comes from.
+
+Every layer at every depth is adapted (:mod:`~modelio.layers.dialects.meanings`), and so are the arguments of every
+call. The result is a network of its own: nothing of the one given is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from modelio.layers.dialects.activations import RECURRENT
+from modelio.layers.dialects.meanings import adapted
+from modelio.layers.dialects.operations import is_operation, translated
+from modelio.layers.dialects.site import Site, crosses
+from modelio.layers.keras3 import OPERATIONS
+from modelio.layers.layouts import rearranged
+from modelio.layers.nodes import flatten
+from modelio.layers.normal_form import Call, Layer, Network, Ref
+from modelio.layers.shapes import Shapes
+
+__all__ = ["rewritten"]
+
+_TAKES_STATE = frozenset({name for name in RECURRENT if not name.endswith("Cell")} | {"RNN", "Bidirectional"})
+
+_POSITIONAL: Mapping[str, str] = {
+    "MultiHeadAttention": (
+        "query value key query_mask value_mask key_mask attention_mask return_attention_scores training use_causal_mask"
+    ),
+    "TimeDistributed": "inputs training mask",
+}
+_USUAL = "inputs training mask"
+"""How the arguments of ``call`` are called, in order (Keras 3.15 ``src/layers/**``); Keras 2 writes all but the first
+by name."""
+
+
+def rewritten(network: Network, site: Site, shapes: Shapes) -> Network:
+    """The network for ``site.target``; ``shapes`` are those of the network given."""
+    names = _names(network, site)
+    layers = {layer: _layer(layer, names[layer.name], site, shapes) for layer in network.layers}
+    calls = tuple(_call(call, layers, site) for call in network.calls)
+    if site.target.dialect == "keras2":
+        outputs = [shapes.calls.get(call, ()) for call in network.calls]
+        for call in calls:
+            _tell_shapes(call, outputs)
+    return replace(
+        network,
+        layers=tuple(layers.values()),
+        calls=calls,
+        input_names=tuple(calls[ref.call].layer.name for ref in network.inputs),
+    )
+
+
+def _names(network: Network, site: Site) -> dict[str, str]:
+    """Keras 3 takes no "/" in a name (``src/ops/operation.py``)."""
+    names: dict[str, str] = {}
+    taken = {layer.name for layer in network.layers}
+    for layer in network.layers:
+        name = layer.name
+        if site.target.dialect == "keras3" and "/" in name:
+            name = name.replace("/", "_")
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            site.account.change('"/" in names -> "_"', layer.path)
+        names[layer.name] = name
+    return names
+
+
+def _layer(layer: Layer, name: str, site: Site, shapes: Shapes) -> Layer:
+    here = replace(site, shapes=shapes.inputs.get(layer, ()))
+    inner = {key: _layer(part, part.name, site, shapes) for key, part in layer.inner.items()}
+    network = None if layer.network is None else rewritten(layer.network, site, shapes)
+    if network is not None:
+        network.name = name
+    copy = replace(layer, name=name, inner=inner, network=network, config={**layer.config, "name": name})
+    if layer.weights:
+        for change in rearranged(layer, site.backend):
+            site.account.change(f"weights: {change}", layer.path)
+    made = adapted(copy, here)
+    if made.network is not None and network is None:
+        # a substitute, whose parts nobody has looked at
+        parts = {part: adapted(part, here) for part in made.network.layers}
+        made.network.layers = tuple(parts.values())
+        made.network.calls = tuple(replace(call, layer=parts[call.layer]) for call in made.network.calls)
+    return made
+
+
+def _call(call: Call, layers: dict[Layer, Layer], site: Site) -> Call:
+    layer = layers[call.layer]
+    if is_operation(layer):
+        return _operation(call, layers, site)
+    inputs, kwargs = call.inputs, {key: value for key, value in call.kwargs.items() if value is not None}
+    if layer.class_name in _TAKES_STATE:
+        inputs, kwargs = _states(inputs, kwargs, layer, site)
+    if layer.class_name in ("Attention", "AdditiveAttention") and call.layer.config.get("causal"):
+        site.account.change("causal=True -> use_causal_mask=True in the call", layer.path)
+        kwargs["use_causal_mask"] = True
+    if site.target.dialect == "keras2" and len(inputs) > 1:
+        words = _POSITIONAL.get(layer.class_name, _USUAL).split()
+        named = dict(zip(words[1:], inputs[1:], strict=False))
+        site.account.change(f"arguments of calls: by name ({', '.join(named)})", layer.path)
+        inputs, kwargs = inputs[:1], {**{key: value for key, value in named.items() if value is not None}, **kwargs}
+    if "training" in kwargs and crosses(call.layer, site):
+        _training(kwargs, layer, site)
+    return Call(layer, inputs, kwargs)
+
+
+def _operation(call: Call, layers: dict[Layer, Layer], site: Site) -> Call:
+    """An operation has a layer of its own for every call."""
+    layer = layers[call.layer]
+    made = translated(replace(call, layer=layer), site.target)
+    if made is None:
+        function = layer.config.get("function", layer.class_name)
+        site.account.loss(f"the operation {function} has no counterpart in {site.target.title}", layer.path)
+        return replace(call, layer=layer)
+    before, after = (
+        part.config.get("function", part.class_name.removeprefix(OPERATIONS)) for part in (layer, made.layer)
+    )
+    site.account.change(f"operation {before} -> {after}", layer.path)
+    layers[call.layer] = made.layer
+    return made
+
+
+def _training(kwargs: dict[str, Any], layer: Layer, site: Site) -> None:
+    """In Keras 3 the whole model's mode overrides what a call was told (``models/functional.py``, operation_fn)."""
+    if site.target.dialect == "keras2":
+        site.account.change(
+            "training in calls left out, since the mode of the whole model overrides it in Keras 3", layer.path
+        )
+        del kwargs["training"]
+    elif kwargs["training"]:
+        site.account.loss(
+            "training=True in its call is overridden by the mode of the whole model in Keras 3: outputs differ",
+            layer.path,
+        )
+    else:
+        site.account.change("training=False in calls, which Keras 3 overrides while the model is trained", layer.path)
+
+
+def _tell_shapes(call: Call, outputs: list[tuple[Any, ...]]) -> None:
+    """MultiHeadAttention of Keras 2 wants to be told what it is called on, None where that is not known."""
+    if call.layer.class_name != "MultiHeadAttention" or "query_shape" in call.layer.config:
+        return
+
+    def shape(value: Any) -> Any:
+        return outputs[value.call][value.output] if isinstance(value, Ref) and outputs[value.call] else None
+
+    query = call.inputs[0] if call.inputs else None
+    value = call.kwargs.get("value")
+    given = {"query": query, "key": call.kwargs.get("key", value), "value": value}
+    call.layer.config.update({f"{role}_shape": shape(tensor) for role, tensor in given.items()})
+
+
+def _states(
+    inputs: tuple[Any, ...], kwargs: dict[str, Any], layer: Layer, site: Site
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Keras 2 has the initial state behind the sequence, in one list; Keras 3 has it by name."""
+    if site.target.dialect == "keras3":
+        if len(inputs) == 1 and isinstance(inputs[0], list) and len(inputs[0]) > 1:
+            sequence, *states = inputs[0]
+            if layer.config.get("num_constants"):
+                site.account.loss("constants of a recurrent layer have no counterpart in Keras 3", layer.path)
+            site.account.change("initial states: by name", layer.path)
+            return (sequence,), {**kwargs, "initial_state": states}
+        return inputs, kwargs
+    states = kwargs.pop("initial_state", None)
+    if len(inputs) > 1:
+        states, inputs = inputs[1], (inputs[0], *inputs[2:])
+    if states is None or not any(isinstance(leaf, Ref) for leaf in flatten(states)):
+        return inputs, kwargs
+    site.account.change("initial states: in one list with the sequence", layer.path)
+    return ([inputs[0], *flatten(states)], *inputs[1:]), kwargs
