@@ -16,7 +16,7 @@
 
 ``weights`` of a model has the layers that Keras lists, each with the arrays of all inside it. In a file without
 architecture, and of a model that is a Python class, nothing tells which objects are layers: there an entry is an object
-by its path, ``layers/dense``; :func:`join` makes a model of the former.
+by its path, ``layers/dense``; :func:`modelio.layers.weight_groups.joined` knows the former's.
 
 What is no weight (metrics, groups without variables, assets) is kept in ``meta["keras-zip"]``, so that a file that is
 read and written again is the same. What Keras has no place for is written to ``metadata.json`` under ``modelio``: names
@@ -44,7 +44,7 @@ from modelio.layers.network import dialect_of, network_of
 from modelio.layers.values import version_of
 from modelio.layers.variables import ALONE, MAP, Variables, packed, unpacked
 from modelio.layers.vocabularies import files_of, tables_in, without_tables
-from modelio.layers.weight_groups import by_path, grouped, is_path, joined, spread
+from modelio.layers.weight_groups import by_path, grouped, is_by_path, is_path, spread
 from modelio.layers.weight_paths import VOCABULARY, Paths, natural, spelling_of
 from modelio.model import Dialect, LayerModel, Tensor
 from modelio.sink import Sink
@@ -233,24 +233,6 @@ def _renamed(variables: dict[str, Tensor], names: Any, where: str) -> dict[str, 
     return dict(zip(map(str, names), variables.values(), strict=True))
 
 
-def join(weights: LayerModel, plan: LayerModel) -> LayerModel:
-    """Weights that were read alone, and a model that has an architecture, as one model.
-
-    Args:
-        weights: what :func:`read` gave of a ``.weights.h5`` or of shards.
-        plan: a model of the same Keras; its own weights are left out.
-
-    Raises:
-        ReadError: some weights belong to no layer of the architecture, or it is a Python class.
-    """
-    objects = {path: "" for path in weights.weights if path != OWN}
-    objects |= Variables(groups=_Kept.of(weights.meta).groups).objects()
-    paths = _paths(plan.architecture or {}, plan.dialect, plan.meta, objects)
-    if paths is None:
-        raise ReadError("the architecture is a Python class: it names the model, and does not hold its layers")
-    return replace(plan, weights=joined(weights, paths), optimizer=weights.optimizer)
-
-
 # -- what has no field in a LayerModel, and no place in a .keras file --------------------------------------------------
 
 
@@ -414,9 +396,8 @@ def _laid_out(model: LayerModel, kept: _Kept) -> tuple[Variables, dict[str, byte
 
 def _paths_for(model: LayerModel, objects: Mapping[str, str]) -> Paths | None:
     """The paths of a model to be written; None where its weights are kept by their paths."""
-    is_by_path = all(is_path(name) for named in model.weights.values() for name in named)
     if model.architecture is None:
-        if not is_by_path:
+        if not is_by_path(model):
             raise WriteError("only an architecture tells the paths of these weights: give one, or write .h5")
         return None
     if not model.weights:
@@ -424,7 +405,7 @@ def _paths_for(model: LayerModel, objects: Mapping[str, str]) -> Paths | None:
     try:
         network = network_of(model.architecture, model.dialect, model.meta)
     except ConversionError as error:
-        if not is_by_path:
+        if not is_by_path(model):
             raise WriteError(error.reason, where=error.where) from error
         return None
     return Paths(network, spelling_of(model.dialect, version_of(model.meta.get("keras_version"))), bases=objects)

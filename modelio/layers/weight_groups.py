@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from modelio.errors import ReadError, WriteError
 from modelio.layers.binding import OWN, bind
 from modelio.layers.catalogue import weights_of
 from modelio.layers.layouts import Stored, stored_of
+from modelio.layers.network import network_of
 from modelio.layers.normal_form import Layer
 from modelio.layers.order import trained_first
-from modelio.layers.weight_paths import Paths, Place, natural
+from modelio.layers.values import version_of
+from modelio.layers.weight_paths import Paths, Place, natural, spelling_of
 from modelio.model import Dialect, LayerModel, Tensor
 
-__all__ = ["by_path", "grouped", "is_path", "joined", "spread"]
+__all__ = ["by_path", "grouped", "is_by_path", "is_path", "joined", "spread"]
 
 Weights = Mapping[str, Mapping[str, Tensor]]
 
@@ -118,24 +121,38 @@ def _names(slots: Sequence[tuple[Layer, Stored]], dialect: Dialect) -> list[str]
     ]
 
 
-def joined(model: LayerModel, paths: Paths) -> dict[str, dict[str, Tensor]]:
-    """The weights of a file that has weights alone, by the layers of an architecture.
+def is_by_path(model: LayerModel) -> bool:
+    """Whether the weights of a model are kept by paths alone, as in a file without architecture."""
+    return all(is_path(name) for named in model.weights.values() for name in named)
+
+
+def joined(model: LayerModel, architecture: LayerModel) -> LayerModel:
+    """Weights that are kept by paths alone, by the layers of an architecture.
 
     Args:
         model: what reading a ``.weights.h5`` gave: object's path -> path in it -> tensor.
-        paths: of the architecture.
+        architecture: a model of the same Keras, which has one; its weights are not looked at.
+
+    Returns:
+        ``model`` with its weights by layer and name. Layers may still lack some: :func:`modelio.layers.binding.bind`
+        names all that is missing.
 
     Raises:
-        ReadError: some weights belong to none of its layers.
+        ReadError: some weights belong to none of the layers.
+        ConversionError: the architecture is a Python class, whose layers no file holds.
     """
+    plan = architecture.architecture or {}
+    network = network_of(plan, architecture.dialect, architecture.meta)
+    spelling = spelling_of(architecture.dialect, version_of(architecture.meta.get("keras_version")))
+    paths = Paths(network, spelling, {path: "" for path in model.weights if path != OWN})
     tensors = by_path(model.weights)
     weights, rest = grouped(paths, tensors)
-    rest = [path for path in rest if not path.startswith(("vars/", "optimizer/", "metrics/"))]
-    if rest:
-        listed = ", ".join(sorted(rest, key=natural)[:5]) + (" ..." if len(rest) > 5 else "")
-        raise ReadError(f"these weights belong to no layer of the architecture: {listed}", where=paths.network.name)
-    own = {path: tensor for path, tensor in tensors.items() if path.startswith("vars/")}
-    return {**weights, OWN: own} if own else weights
+    own = {path: tensors[path] for path in rest if path.startswith("vars/")}
+    surplus = sorted(set(rest) - set(own), key=natural)
+    if surplus:
+        listed = ", ".join(surplus[:5]) + (" ..." if len(surplus) > 5 else "")
+        raise ReadError(f"these weights belong to no layer of the architecture: {listed}", where=network.name)
+    return replace(model, weights={**weights, OWN: own} if own else weights, dialect=architecture.dialect)
 
 
 def by_path(weights: Weights) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from modelio.errors import ReadError, UnsafeInput, WriteError
 from modelio.formats import keras_h5, keras_json, keras_zip
 from modelio.layers.binding import get_weights
 from modelio.layers.network import network_of
+from modelio.layers.weight_groups import joined
 from modelio.model import LayerModel, Tensor
 from modelio.sink import Sink
 from modelio.source import Source
@@ -282,8 +283,8 @@ def test_weights_alone_are_the_same_again(case):
 @pytest.mark.parametrize("case", cases(file=("only.weights.h5", "model.keras")), ids=str)
 def test_weights_alone_join_their_architecture(case, tmp_path):
     whole = read(case / "model.keras")
-    joined = keras_zip.join(read(case / "only.weights.h5"), whole)
-    assert plain(joined)["weights"] == plain(whole)["weights"]
+    found = joined(read(case / "only.weights.h5"), whole)
+    assert plain(found)["weights"] == plain(whole)["weights"]
     write(whole, tmp_path / "only.weights.h5")
     alone = hdf5((case / "only.weights.h5").read_bytes())
     written = hdf5((tmp_path / "only.weights.h5").read_bytes())
@@ -297,7 +298,7 @@ def test_shards_are_one_model(keras, tmp_path):
     whole, sharded = read(ANY), read(tmp_path / "large.weights.json")
     as_tree = read({path.name: path.read_bytes() for path in tmp_path.iterdir()})
     assert plain(sharded) == plain(as_tree)
-    assert plain(keras_zip.join(sharded, whole))["weights"] == plain(whole)["weights"]
+    assert plain(joined(sharded, whole))["weights"] == plain(whole)["weights"]
 
     write(sharded, tmp_path / "again", shape="tree", shard_size=10_000)
     assert len(list((tmp_path / "again").glob("model_*.weights.h5"))) > 1

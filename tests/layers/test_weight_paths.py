@@ -312,15 +312,23 @@ def test_weights_that_do_not_fit_are_named(named, sentence):
 
 
 def test_weights_alone_join_an_architecture():
-    paths = paths_of(sequential(dense("first"), dense("second")))
-    weights = {base: tensors("vars/0", "vars/1") for base in ("layers/dense", "layers/dense_1")}
-    model = LayerModel(None, weights, "keras3")
-    assert {layer: list(named) for layer, named in joined(model, paths).items()} == {
-        "first": ["first/kernel", "first/bias"],
-        "second": ["second/kernel", "second/bias"],
+    """By class and order, as Keras loads them: the order of the file, which is that of the alphabet, says nothing."""
+    flat = {**dense("flat"), "class_name": "BatchNormalization", "config": {"name": "norm"}}
+    architecture = sequential(dense("second"), flat, dense("first"))
+    weights = {
+        "layers/batch_normalization": tensors(*(f"vars/{number}" for number in range(4)), shape=(2,)),
+        "layers/dense": tensors("vars/0", "vars/1"),
+        "layers/dense_1": tensors("vars/0", "vars/1"),
     }
-    with pytest.raises(ReadError, match=r"belong to no layer of the architecture: layers/dense_1/vars/0, layers"):
-        joined(model, paths_of(sequential(dense("first"))))
+    model, plan = LayerModel(None, weights, "keras3"), LayerModel(architecture, {}, "keras3")
+    found = joined(model, plan).weights
+    assert list(found) == ["second", "norm", "first"]
+    assert found["second"]["second/kernel"] is weights["layers/dense"]["vars/0"]
+    assert found["first"]["first/bias"] is weights["layers/dense_1"]["vars/1"]
+    with pytest.raises(
+        ReadError, match=r"belong to no layer of the architecture: layers/batch_normalization/vars/0, l"
+    ):
+        joined(model, LayerModel(sequential(dense("first")), {}, "keras3"))
 
 
 # -- against Keras -----------------------------------------------------------------------------------------------------
