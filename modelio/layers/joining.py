@@ -13,6 +13,7 @@ from modelio.layers.binding import OWN, bind
 from modelio.layers.catalogue import weights_of
 from modelio.layers.network import network_of
 from modelio.layers.normal_form import Layer
+from modelio.layers.weight_groups import is_by_path, joined
 from modelio.model import LayerModel
 
 __all__ = ["join"]
@@ -31,6 +32,9 @@ def join(weights: LayerModel, architecture: LayerModel) -> tuple[LayerModel, lis
     """
     if architecture.architecture is None:
         raise ConversionError("what was given as architecture= holds weights only")
+    if is_by_path(weights) and any(weights.weights.values()):
+        # A .weights.h5 names paths and neither layers nor a dialect; by position, equal shapes could be swapped unseen.
+        weights = replace(joined(weights, architecture), dialect=architecture.dialect)
     if weights.dialect != architecture.dialect:
         raise ConversionError(
             f"the weights are of {weights.dialect} and the architecture is of {architecture.dialect}; "
@@ -52,17 +56,15 @@ def join(weights: LayerModel, architecture: LayerModel) -> tuple[LayerModel, lis
     matched = {layer.name: groups[source[layer.name]] if layer.name in source else {} for layer in network.layers}
     if weights.weights.get(OWN):
         matched[OWN] = weights.weights[OWN]
-    joined = replace(
+    whole = replace(
         weights,
         architecture=architecture.architecture,
         weights=matched,
         training=weights.training or architecture.training,
         meta={**architecture.meta, **weights.meta},
     )
-    bind(network, joined)
-    return joined, [
-        f"layer {name} has the weights of {own}, by position" for name, own in source.items() if name != own
-    ]
+    bind(network, whole)
+    return whole, [f"layer {name} has the weights of {own}, by position" for name, own in source.items() if name != own]
 
 
 def _has_weights(layer: Layer) -> bool:

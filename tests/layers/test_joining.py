@@ -67,3 +67,10 @@ def test_convert_joins(tmp_path):
     assert [a.tobytes() for a in joined.get_weights()] == [a.tobytes() for a in whole.get_weights()]
     modelio.convert(case / "weights.h5", tmp_path / "m.pb", architecture=case / "architecture.json")
     assert modelio.identify(tmp_path / "m.pb") == "frozen-graph"
+
+
+@pytest.mark.parametrize("case", cases(file=("only.weights.h5", "model.keras"), version="keras-3*"), ids=str)
+def test_weights_that_are_kept_by_paths_find_their_layers(case):
+    whole = modelio.read(case / "model.keras")
+    own, _ = join(modelio.read(case / "only.weights.h5"), replace(whole, weights={}))
+    assert [a.tobytes() for a in own.get_weights()] == [a.tobytes() for a in whole.get_weights()]
