@@ -228,7 +228,7 @@ def _distributed(
 def _renamed(variables: dict[str, Tensor], names: Any, where: str) -> dict[str, Tensor]:
     if not names:
         return variables
-    if not isinstance(names, list) or len({str(name) for name in names}) != len(variables):
+    if not isinstance(names, list) or not len(names) == len({str(name) for name in names}) == len(variables):
         raise ReadError(f"{METADATA} has names for other weights than these {len(variables)}", where=where)
     return dict(zip(map(str, names), variables.values(), strict=True))
 

@@ -49,8 +49,17 @@ _STORED = {
 _QUANTIZED = {"uint8": ("float32", "int32"), "uint16": ("float32", "int32"), "float16": ("float32",)}
 """What quantized numbers are stored as, and what they can stand for (``io_utils.ts`` decodeWeight)."""
 
-CARRIERS = {"bfloat16": "float32", "int8": "int32", "uint8": "int32", "int16": "int32", "uint16": "int32"}
-"""Element types that TensorFlow.js has not, and those that hold all their values."""
+CARRIERS = {
+    "bfloat16": "float32",
+    "int8": "int32",
+    "uint8": "int32",
+    "int16": "int32",
+    "uint16": "int32",
+    "uint32": "int32",
+    "int64": "int32",
+    "uint64": "int32",
+}
+"""Element types that TensorFlow.js has not, and those that stand for them; of the last three, numbers may not fit."""
 
 
 # Reading
@@ -264,7 +273,7 @@ class Part:
             return cls(spec, dtype, count * values.dtype.itemsize, values.chunks)
         if dtype in CARRIERS:
             spec["dtype"] = CARRIERS[dtype]
-            return cls(spec, dtype, 4 * count, lambda: _widened(values, _STORED[spec["dtype"]]))
+            return cls(spec, dtype, 4 * count, lambda: _carried(values, _STORED[spec["dtype"]], name))
         raise WriteError(f"TensorFlow.js has no {dtype}, and nothing that holds all its values", where=name)
 
 
@@ -275,13 +284,18 @@ def _with_length(value: Any, where: str) -> bytes:
     return len(data).to_bytes(4, "little") + data
 
 
-def _widened(values: Values, dtype: str) -> Iterator[bytes]:
+def _carried(values: Values, dtype: str, where: str) -> Iterator[bytes]:
+    """The numbers in another element type, piece by piece; :class:`WriteError` at the first that does not fit."""
     rest = b""
     for chunk in values.chunks():
         data = rest + bytes(chunk)
         whole = len(data) - len(data) % values.dtype.itemsize
         rest = data[whole:]
-        yield np.frombuffer(data[:whole], values.dtype.newbyteorder("<")).astype(dtype).tobytes()
+        numbers = np.frombuffer(data[:whole], values.dtype.newbyteorder("<"))
+        carried = numbers.astype(dtype)
+        if carried.dtype.kind == "i" and not (carried == numbers).all():
+            raise WriteError(f"TensorFlow.js has no {values.dtype}, and a number here does not fit int32", where=where)
+        yield carried.tobytes()
 
 
 def write(parts: Sequence[Part], file: Callable[[str], BinaryIO]) -> list[dict[str, Any]]:

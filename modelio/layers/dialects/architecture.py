@@ -14,7 +14,6 @@ and a loss where it does. Sources: as in ``keras1.py``, ``keras2.py``, ``keras3.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from modelio.layers import keras1, keras2, keras3
@@ -25,7 +24,7 @@ from modelio.layers.dialects.calls import Calls, begins_with_input
 from modelio.layers.dialects.lambdas import lambda_config
 from modelio.layers.dialects.objects import Target, activation_of, kind_of, node_of, object_of, plain, policy_of
 from modelio.layers.dialects.operations import is_operation, module_of
-from modelio.layers.normal_form import Layer, Network, Ref
+from modelio.layers.normal_form import Layer, Network
 from modelio.layers.shapes import Shapes, shapes_of
 
 __all__ = ["written"]
@@ -66,6 +65,7 @@ _SILENT: Mapping[str, tuple[Any, ...]] = {
     "oov_method": ("floormod",),
     "vocabulary_dtype": ("int64",),
     "dilation_rate": ((1,), (1, 1), (1, 1, 1), 1),
+    "renorm_momentum": (0.99,),
     "tie_weights": (True,),
 }
 """Values that are what a Keras without the argument does, where the catalogue does not tell."""
@@ -94,11 +94,9 @@ class _Writer:
     def model(self, network: Network, class_name: str, trainable: bool, path: str) -> dict[str, Any]:
         """A model as ``{class_name, config}``, at the top or inside of another."""
         config: dict[str, Any] = {"name": network.name}
-        if self.target.dialect == "keras3" or self.target.version >= (2, 13) or not trainable:
+        noted = self.target.version >= ((2, 13) if network.kind == "Functional" else (3,))
+        if noted or not trainable:
             config["trainable"] = trainable
-        if network.kind == "Sequential" and not _is_chain(network):
-            self.account.change("Sequential with several inputs -> Functional", path)
-            network = replace(network, kind="Functional")
         if network.kind == "Sequential":
             return self._sequential(network, config, path)
         return self._functional(network, config, class_name, path)
@@ -228,8 +226,9 @@ class _Writer:
         cells = [self.layer(part) for key, part in layer.inner.items() if key.startswith("cell_")]
         if cells:
             config["cells"] = cells
-        if "backward_layer" in config and self.target.dialect == "keras2" and _is_mirrored(layer):
-            del config["backward_layer"]  # Keras 2 makes it of the forward one
+        if layer.class_name == "Bidirectional" and self.target.dialect == "keras2" and _is_mirrored(layer):
+            del config["backward_layer"]  # Keras 2 makes it of the forward one, and adds the prefixes itself
+            config["layer"]["config"]["name"] = layer.inner["layer"].name.removeprefix("forward_")
         return config
 
     def _leftover(self, layer: Layer, words: tuple[Word, ...]) -> None:
@@ -292,15 +291,6 @@ class _Writer:
 
 
 # -- small facts -------------------------------------------------------------------------------------------------------
-
-
-def _is_chain(network: Network) -> bool:
-    """One layer after another, as a Sequential has them."""
-    calls = network.calls
-    if [call.layer for call in calls] != list(network.layers) or len(network.inputs) != 1:
-        return False
-    straight = all(call.inputs == (Ref(index),) and not call.kwargs for index, call in enumerate(calls[1:]))
-    return straight and network.outputs == (Ref(len(calls) - 1),)
 
 
 def _is_mirrored(layer: Layer) -> bool:

@@ -7,7 +7,6 @@ nowhere else; in Keras 2 a nested model that begins with an InputLayer counts it
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,18 +30,19 @@ class Calls:
         self._network = network
         self._target = target
         self._shapes = shapes
-        counts: Counter[str] = Counter()
+        self._of: dict[Layer, list[Call]] = {}
         self._numbers: list[int] = []
         for call in network.calls:
-            self._numbers.append(counts[call.layer.name])
-            counts[call.layer.name] += 1
+            own = self._of.setdefault(call.layer, [])
+            self._numbers.append(len(own))
+            own.append(call)
 
     def of(self, layer: Layer) -> list[Any]:
         """The ``inbound_nodes`` of a layer."""
         if layer.class_name == "InputLayer":
             return []
         write = self._new if self._target.dialect == "keras3" else self._old
-        return [write(call) for call in self._network.calls if call.layer is layer]
+        return [write(call) for call in self._of.get(layer, ())]
 
     def ends(self, end: str) -> Any:
         """``input_layers`` or ``output_layers``."""
@@ -72,11 +72,9 @@ class Calls:
             return [*place, kwargs]
 
         argument = call.inputs[0] if call.inputs else []
-        if call.layer.class_name in FUNCTION_LAYERS:
-            return _nested(argument, entry)
-        if isinstance(argument, Mapping):
-            return _nested(argument, entry)
-        return [_nested(item, entry) for item in (argument if isinstance(argument, (list, tuple)) else [argument])]
+        nested = _nested(argument, entry)
+        alone = isinstance(argument, Mapping) or call.layer.class_name in FUNCTION_LAYERS
+        return nested if alone or isinstance(argument, (list, tuple)) else [nested]
 
     def _new(self, call: Call) -> dict[str, Any]:
         def tensor(ref: Ref) -> dict[str, Any]:

@@ -86,6 +86,16 @@ def _batch_normalization(layer: Layer, site: Site) -> Layer | None:
     return layer
 
 
+def _normalization(layer: Layer, site: Site) -> Layer | None:
+    """Keras 3 wants mean and variance of one shape, where Keras 2 spreads a single number."""
+    mean, variance = layer.config.get("mean"), layer.config.get("variance")
+    if site.target.dialect != "keras3" or mean is None or variance is None or np.shape(mean) == np.shape(variance):
+        return None
+    site.account.change("mean, variance: of one shape", layer.path)
+    same = np.broadcast_arrays(np.asarray(mean, "float64"), np.asarray(variance, "float64"))
+    return told(layer, mean=same[0].tolist(), variance=same[1].tolist())
+
+
 def _of_plain_batches(layer: Layer, site: Site) -> Layer:
     """Batch renormalization and virtual batches differ from the plain layer in training, and in what they store."""
     if site.target.dialect == "keras2" and layer.dialect == "keras2":
@@ -328,6 +338,7 @@ _INTEGER = frozenset(
 RULES: tuple[tuple[frozenset[str], Rule], ...] = (
     (frozenset({"BatchNormalization"}), _batch_normalization),
     (frozenset({"LayerNormalization"}), _layer_normalization),
+    (frozenset({"Normalization"}), _normalization),
     (frozenset({"UpSampling2D", "Resizing"}), _resized),
     (frozenset({"Conv2DTranspose"}), _deconvolution),
     (_WINDOWS, _theano_padding),

@@ -44,12 +44,26 @@ def rewritten(network: Network, site: Site, shapes: Shapes) -> Network:
         outputs = [shapes.calls.get(call, ()) for call in network.calls]
         for call in calls:
             _tell_shapes(call, outputs)
+    kind = network.kind
+    if kind == "Sequential" and not _is_chain(network):
+        site.account.change("Sequential with branches, or with a layer twice -> Functional", network.name)
+        kind = "Functional"
     return replace(
         network,
+        kind=kind,
         layers=tuple(layers.values()),
         calls=calls,
         input_names=tuple(calls[ref.call].layer.name for ref in network.inputs),
     )
+
+
+def _is_chain(network: Network) -> bool:
+    """One layer after another, each once: what the targets know as Sequential."""
+    calls = network.calls
+    if [call.layer for call in calls] != list(network.layers) or len(network.inputs) != 1:
+        return False
+    straight = all(call.inputs == (Ref(index),) and not call.kwargs for index, call in enumerate(calls[1:]))
+    return straight and network.outputs == (Ref(len(calls) - 1),)
 
 
 def _names(network: Network, site: Site) -> dict[str, str]:
@@ -70,7 +84,7 @@ def _names(network: Network, site: Site) -> dict[str, str]:
 
 def _layer(layer: Layer, name: str, site: Site, shapes: Shapes) -> Layer:
     here = replace(site, shapes=shapes.inputs.get(layer, ()))
-    inner = {key: _layer(part, part.name, site, shapes) for key, part in layer.inner.items()}
+    inner = {key: _layer(part, _inner_name(layer, key), site, shapes) for key, part in layer.inner.items()}
     network = None if layer.network is None else rewritten(layer.network, site, shapes)
     if network is not None:
         network.name = name
@@ -85,6 +99,15 @@ def _layer(layer: Layer, name: str, site: Site, shapes: Shapes) -> Layer:
         made.network.layers = tuple(parts.values())
         made.network.calls = tuple(replace(call, layer=parts[call.layer]) for call in made.network.calls)
     return made
+
+
+def _inner_name(layer: Layer, key: str) -> str:
+    """Bidirectional says of its layers which is which (Keras 3.15 ``src/layers/rnn/bidirectional.py``)."""
+    name = layer.inner[key].name
+    if layer.class_name != "Bidirectional" or key not in ("layer", "backward_layer"):
+        return name
+    side = "forward_" if key == "layer" else "backward_"
+    return side + name.removeprefix(side)
 
 
 def _call(call: Call, layers: dict[Layer, Layer], site: Site) -> Call:
