@@ -4,7 +4,7 @@ ResNet50 is made on the spot by Keras (weights=None, then random). Jobs of the t
 machine is noisy for both; reported are medians of wall time and of peak memory, and their ratios. Every budget of
 docs/house.md stands beside the number that it limits; the exit code says whether all were met.
 
-    python -m tests.benchmarks [--repeats 5] [--folder DIR] [--json FILE]
+    python -m tests.benchmarks [--repeats 5] [--folder DIR] [--json FILE] [--applications [NAME ...]]
 """
 
 from __future__ import annotations
@@ -44,6 +44,25 @@ model = keras.models.load_model(sys.argv[1], compile=False)
 call = tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.TensorSpec([None, 224, 224, 3]))
 open(sys.argv[2], "wb").write(convert_variables_to_constants_v2(call).graph.as_graph_def().SerializeToString())
 """
+
+KERAS_SAVE = """
+import keras, sys
+keras.models.load_model(sys.argv[1], compile=False).save(sys.argv[2])
+"""
+
+TENSORFLOW_FREEZE = """
+import sys, tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+call = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+open(sys.argv[2], "wb").write(convert_variables_to_constants_v2(call).graph.as_graph_def().SerializeToString())
+"""
+
+MAKE_APPLICATION = """
+import keras, sys
+getattr(keras.applications, sys.argv[1])(weights=None).save(sys.argv[2])
+"""
+
+LIST_APPLICATIONS = "import keras; print(*(name for name in dir(keras.applications) if name[0].isupper()))"
 
 COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"
 
@@ -170,6 +189,26 @@ def rows(folder: Path, repeats: int) -> list[Row]:
         "Keras + convert_variables_to_constants_v2",
         **exact,
     )
+    keras_file = str(folder / "resnet50.keras")
+    subprocess.run([*MODELIO, "convert", h5, keras_file, "--overwrite"], check=True, stdout=subprocess.DEVNULL)
+    for start, end, suffix in ((h5, ".h5 -> .keras", ".keras"), (keras_file, ".keras -> .h5", ".h5")):
+        target = str(out.with_suffix(suffix))
+        row(
+            f"ResNet50 {end}",
+            [*MODELIO, "convert", start, target, "--overwrite"],
+            [*python, KERAS_SAVE, start, target],
+            "keras load_model, save",
+            **exact,
+        )
+    target = str(out)
+    row(
+        "ResNet50 SavedModel -> frozen",
+        [*MODELIO, "convert", export, target, "--to", "frozen-graph"],
+        [*python, TENSORFLOW_FREEZE, export, target],
+        "convert_variables_to_constants_v2",
+        least_faster=20,
+        least_leaner=10,
+    )
     limits = {"most_seconds": 0.3, "most_megabytes": 80}
     row(
         "inspect SavedModel (Keras' export)",
@@ -188,6 +227,27 @@ def rows(folder: Path, repeats: int) -> list[Row]:
         "copying the file",
     )
     row("import modelio (beside numpy)", [*python, "import numpy, modelio"], [*python, "import numpy"], "import numpy")
+    return table
+
+
+def applications(folder: Path, repeats: int, names: list[str]) -> list[Row]:
+    """Architectures of Keras, all where none is named, from `.h5` to a SavedModel, beside Keras' own export."""
+    if not names:
+        command = [sys.executable, "-c", LIST_APPLICATIONS]
+        names = subprocess.run(command, env=QUIET, check=True, capture_output=True, text=True).stdout.split()
+    table = []
+    for name in names:
+        print(f"  {name} ...", file=sys.stderr, flush=True)
+        h5, out = folder / f"{name}.h5", folder / "out"
+        subprocess.run([sys.executable, "-c", MAKE_APPLICATION, name, h5], env=QUIET, check=True, capture_output=True)
+        mine, yours = compare(
+            [*MODELIO, "convert", str(h5), str(out), "--to", "saved-model"],
+            [sys.executable, "-c", KERAS_EXPORT, str(h5), str(out)],
+            repeats,
+            out,
+        )
+        table.append(Row(f"{name} .h5 -> SavedModel", mine, yours, "Keras export", least_faster=20))
+        h5.unlink()
     return table
 
 
@@ -229,12 +289,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="keep the models here; left out, a temporary folder")
+    parser.add_argument("--applications", nargs="*", metavar="NAME", help="models of keras.applications too")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         table = rows(folder, arguments.repeats)
+        if arguments.applications is not None:
+            table += applications(folder, arguments.repeats, arguments.applications)
         inside = in_process(folder, arguments.repeats)
     print(f"{'whole process':<36}{'s':>7}{'MB':>7}   {'beside':<42}{'s':>7}{'MB':>7}{'faster':>8}{'leaner':>8}")
     for row in table:
