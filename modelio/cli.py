@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import sys
 import time
 import warnings
@@ -30,7 +31,7 @@ class _Group(click.Group):
     """Commands in the order of a first session with the tool, not of the alphabet."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return ["inspect", "convert", "identify", "formats"]
+        return ["inspect", "convert", "verify", "identify", "formats"]
 
 
 @click.group(
@@ -87,6 +88,8 @@ def inspect(source: str, signature: str | None, weights: bool, source_format: st
 Examples:
   modelio convert model.h5 export/1 --to saved-model
   modelio convert export/1 fixed/1 --bind learning_phase=false
+  modelio convert export/1 model.pb --outputs scores
+  modelio convert model.pb export/1 --to saved-model --set-signature "serving_default(x=x:0) -> (y=net/Softmax:0)"
   modelio convert model.h5 model.pb
   modelio convert old.h5 new.h5 --target keras=3.15
   modelio convert weights.h5 model.h5 --architecture architecture.json
@@ -105,8 +108,40 @@ Examples:
     "--bind", multiple=True, metavar="NAME=VALUE", help="Make a placeholder a constant; learning_phase=false is usual."
 )
 @click.option("--signature", metavar="NAME", help="Keep this signature only.")
-@click.option("--target", "release", metavar="keras=X.Y", help="Write the layers as this Keras has them: keras=3.15.")
-@click.option("--architecture", metavar="FILE", help="The architecture that a file of weights only belongs to.")
+@click.option("--tags", metavar="TAG,...", help="The MetaGraph that is meant, where a SavedModel has several.")
+@click.option(
+    "--outputs",
+    "--output-node-names",
+    "--output_node_names",
+    metavar="NAME,...",
+    help="All that the graph is to answer: nodes, or keys of a signature's outputs. What these do not need goes.",
+)
+@click.option("--rename", multiple=True, metavar="OLD=NEW", help="Rename a node, or, where both end in /, a scope.")
+@click.option(
+    "--set-signature",
+    "set_signatures",
+    multiple=True,
+    metavar='"NAME(KEY=TENSOR, ...) -> (KEY=TENSOR, ...)"',
+    help="Add or replace a signature; dtypes and shapes are the graph's.",
+)
+@click.option("--rename-signature", multiple=True, metavar="OLD=NEW", help="Rename a signature.")
+@click.option("--remove-signature", multiple=True, metavar="NAME", help="Remove a signature.")
+@click.option("--rename-key", multiple=True, metavar="OLD=NEW", help="Rename an input or output of the signatures.")
+@click.option("--inline", is_flag=True, help="Write TensorFlow 2's functions out where they are called.")
+@click.option("--thaw", is_flag=True, help="Make large constants variables: no limit of 2 GiB then.")
+@click.option(
+    "--merge", multiple=True, metavar="SOURCE", help="Put this graph, over the same variables, beside the first."
+)
+@click.option("--retag", metavar="TAG,...", help="The tags of the result; TensorFlow Serving looks for serve.")
+@click.option(
+    "--target",
+    "release",
+    metavar="keras=X.Y|tf=X.Y",
+    help="Write the layers as this Keras has them, or refuse what this TensorFlow cannot load: keras=3.15, tf=1.15.",
+)
+@click.option("--engine", type=click.Choice(["tensorflow"]), help="Let Keras, which must be installed, make the graph.")
+@click.option("--verify", is_flag=True, help="Compare the result with the source before it is written.")
+@click.option("--architecture", metavar="FILE", help="The architecture that weights alone, or a graph, belong to.")
 @click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the target's format.")
 @click.option("--strict", is_flag=True, help="Fail where something would be lost.")
 @click.option("--overwrite", is_flag=True, help="Replace what is at the target.")
@@ -117,7 +152,20 @@ def convert(
     to: str | None,
     bind: tuple[str, ...],
     signature: str | None,
+    tags: str | None,
+    outputs: str | None,
+    rename: tuple[str, ...],
+    set_signatures: tuple[str, ...],
+    rename_signature: tuple[str, ...],
+    remove_signature: tuple[str, ...],
+    rename_key: tuple[str, ...],
+    inline: bool,
+    thaw: bool,
+    merge: tuple[str, ...],
+    retag: str | None,
     release: str | None,
+    engine: str | None,
+    verify: bool,
     architecture: str | None,
     options: tuple[str, ...],
     strict: bool,
@@ -143,7 +191,19 @@ def convert(
                 overwrite=overwrite,
                 bind=_pairs(bind, "--bind") or None,
                 signature=signature,
-                dialect=_dialect(release),
+                tags=tags,
+                outputs=None if outputs is None else _listed(outputs),
+                rename=_texts(rename, "--rename") or None,
+                signatures=_signatures(set_signatures, rename_signature, remove_signature) or None,
+                rename_keys=_texts(rename_key, "--rename-key") or None,
+                inline=inline,
+                thaw=thaw,
+                merge=merge or None,
+                retag=retag,
+                dialect=_released(release, "keras"),
+                release=_released(release, "tf"),
+                engine=engine,
+                verify=verify,
                 architecture=architecture,
                 **_pairs(options, "-o"),
             )
@@ -155,6 +215,40 @@ def convert(
     for change in conversion.changes:
         click.echo(f"  {change}")
     click.echo(f"{target}: {' -> '.join(conversion.route)}, {time.perf_counter() - start:.2f} s")
+
+
+@_cli.command(
+    epilog="""\b
+Examples:
+  modelio verify model.h5 export/1
+  modelio verify old.h5 new.keras --inputs samples.npz --rtol 1e-4
+  modelio verify a.pb b.pb --json | jq .equal
+"""
+)
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option(
+    "--inputs",
+    type=click.Path(dir_okay=False),
+    metavar="FILE.npz",
+    help="Arrays by input key; left out, random ones are made, the same on every run.",
+)
+@click.option("--rtol", type=float, default=1e-5, show_default=True, help="Relative to an output's largest magnitude.")
+@click.option("--atol", type=float, default=0.0, show_default=True, help="Beside that.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on one line, for programs.")
+def verify(first: str, second: str, inputs: str | None, rtol: float, atol: float, as_json: bool) -> None:
+    """Say whether models A and B are the same.
+
+    Weights are compared bit for bit, inputs and outputs by their keys, dtypes and shapes, and, where TensorFlow is
+    installed, what both answer to the same inputs. Exit code 1: they differ.
+    """
+    if STANDARD_STREAM == first == second:
+        raise click.UsageError("standard input holds one model")
+    with _patience(f"comparing {first} and {second}"):
+        comparison = modelio.verify(_source(first), _source(second), inputs=inputs, rtol=rtol, atol=atol)
+    click.echo(json.dumps(comparison.to_dict(), separators=(", ", ": ")) if as_json else str(comparison))
+    if not comparison.equal:
+        sys.exit(1)
 
 
 @_cli.command(
@@ -225,14 +319,45 @@ def _pairs(items: tuple[str, ...], option: str) -> dict[str, Any]:
     return pairs
 
 
-def _dialect(release: str | None) -> str | None:
-    """``keras=3.15`` as a dialect: ``keras3.15``."""
-    if release is None:
+def _texts(items: tuple[str, ...], option: str) -> dict[str, str]:
+    """``("a=b",)`` as a mapping."""
+    pairs = {}
+    for item in items:
+        old, equals, new = item.partition("=")
+        if not old or not equals:
+            raise click.UsageError(f"{option} wants OLD=NEW, not {item!r}")
+        pairs[old] = new
+    return pairs
+
+
+def _listed(text: str) -> list[str]:
+    return [part for item in text.split(",") if (part := item.strip())]
+
+
+def _signatures(made: tuple[str, ...], renamed: tuple[str, ...], removed: tuple[str, ...]) -> dict[str, Any]:
+    """What becomes of each signature, as :func:`modelio.convert` takes it."""
+    changes: dict[str, Any] = dict.fromkeys(removed)
+    changes |= _texts(renamed, "--rename-signature")
+    for text in made:
+        found = re.fullmatch(r"\s*([^\s()]+)\s*\(([^()]*)\)\s*->\s*\(([^()]*)\)\s*", text)
+        ends = [[part.partition("=") for part in _listed(end)] for end in found.groups()[1:]] if found else []
+        if found is None or not all(key and tensor for end in ends for key, _, tensor in end):
+            raise click.UsageError(f"--set-signature wants NAME(KEY=TENSOR, ...) -> (KEY=TENSOR, ...), not {text!r}")
+        inputs, outputs = ({key.strip(): tensor.strip() for key, _, tensor in end} for end in ends)
+        changes[found[1]] = {"inputs": inputs, "outputs": outputs}
+    return changes
+
+
+def _released(text: str | None, package: str) -> str | None:
+    """``keras=3.15`` as a dialect, ``"keras3.15"``, and ``tf=1.15`` as a release; None where the other is meant."""
+    if text is None:
         return None
-    package, equals, version = release.partition("=")
-    if package != "keras" or not equals or not version.replace(".", "").isdigit():
-        raise click.UsageError(f"--target wants keras=X.Y, keras=3.15 say, not {release!r}")
-    return f"keras{version}"
+    name, equals, version = text.partition("=")
+    if name not in ("keras", "tf") or not equals or not version.replace(".", "").isdigit():
+        raise click.UsageError(f"--target wants keras=X.Y or tf=X.Y, keras=3.15 say, not {text!r}")
+    if name != package:
+        return None
+    return f"keras{version}" if package == "keras" else text
 
 
 @contextlib.contextmanager

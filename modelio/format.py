@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from modelio.model import Dialect, GraphModel, LayerModel
 from modelio.source import Source
 
-__all__ = ["ALL", "Format", "Level", "Model", "Reader", "Sniffer", "Writer"]
+__all__ = ["ALL", "Format", "Level", "Model", "Placer", "Reader", "Shape", "Sniffer", "Writer"]
 
 Level = Literal["layers", "graph", "frozen"]
 Model = LayerModel | GraphModel
@@ -19,7 +19,11 @@ Reader = Callable[..., Model]
 Writer = Callable[..., None]
 """``write(model, sink, *, option=default, ...)``: adds files to the sink and leaves ``commit`` to the caller."""
 
-ALL = frozenset({"architecture", "weights", "training", "optimizer", "signatures", "functions", "assets"})
+Shape = Literal["blob", "tree"]
+Placer = Callable[[Any, Mapping[str, Any]], tuple[Any, Shape, Mapping[str, Any]]]
+"""``place(target, options)``: where and as what a target is to be opened, and the options for the writer."""
+
+ALL = frozenset({"architecture", "weights", "training", "optimizer", "signatures", "functions", "assets", "metagraphs"})
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,13 @@ class Format:
         dialects: which Keras' layers it can hold; None: any. Conversion writes the newest of them.
         sniff: does this content belong to me? Looks at bytes, never at the name. None: never claims.
         read: None: cannot be read. ``write``: None: cannot be written.
+        place: where the shape depends on the options, or on the target's name; None: it is always ``shape``.
     """
 
     name: str
     level: Level
     summary: str
-    shape: Literal["blob", "tree"]
+    shape: Shape
     suffixes: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     keeps: frozenset[str] = ALL
@@ -50,3 +55,4 @@ class Format:
     sniff: Sniffer | None = None
     read: Reader | None = None
     write: Writer | None = None
+    place: Placer | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -105,8 +106,21 @@ class Tensor:
             return array.astype(dtype)
         return array.copy() if copy else array
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickled by its numbers; with protocol 5 they go out of band, and the receiver's array is a view of them."""
+        array = np.ascontiguousarray(self.numpy())
+        if self.dtype == object or protocol < 5:
+            return Tensor.of, (array.reshape(self.shape),)
+        return _of_buffer, (self.dtype.name, self.shape, PickleBuffer(array.reshape(-1).view(np.uint8).data))
+
     def __repr__(self) -> str:
         return f"Tensor({self.dtype.name}, {self.shape})"
+
+
+def _of_buffer(name: str, shape: tuple[int, ...], buffer: Any) -> Tensor:
+    from modelio.wire.dtypes import dtype_number, numpy_dtype
+
+    return Tensor.of(np.frombuffer(buffer, np.uint8).view(numpy_dtype(dtype_number(name))).reshape(shape))
 
 
 _LITTLE = np.dtype("<i4") == np.dtype("=i4")
@@ -140,6 +154,8 @@ class LayerModel:
 
     ``weights`` maps the name of a top-level layer to its weights, in the order in which Keras stored them, under the
     names that it gave them; both are kept verbatim. A nested model is one entry that holds all its inner weights.
+    ``assets`` are the files of layers that Keras 3 keeps beside the weights, by the layer's path in the model:
+    ``"text_vectorization/vocabulary.txt"``.
     """
 
     architecture: Mapping[str, Any] | None
@@ -148,6 +164,7 @@ class LayerModel:
     training: Mapping[str, Any] | None = None
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
     meta: Mapping[str, str] = field(default_factory=dict)
+    assets: Mapping[str, Source] = field(default_factory=dict)
 
     # These need modelio.layers, which stands above this module, so they import it when they are called.
 
@@ -180,6 +197,7 @@ class LayerModel:
             self,
             weights={layer: _loaded(tensors) for layer, tensors in self.weights.items()},
             optimizer=_loaded(self.optimizer),
+            assets=_held(self.assets),
         )
 
 
@@ -204,8 +222,28 @@ class GraphModel:
 
     def load(self) -> Self:
         """The same model with every tensor in memory, independent of the file it came from."""
-        return replace(self, variables=_loaded(self.variables), constants=_loaded(self.constants))
+        return replace(
+            self,
+            variables=_loaded(self.variables),
+            constants=_loaded(self.constants),
+            assets=_held(self.assets),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: the graph as bytes, since its class is made at run time."""
+        from modelio.wire.messages import serialize
+
+        return {**self.__dict__, "graph": serialize(self.graph)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from modelio.wire.messages import GraphDef, parse
+
+        self.__dict__ = {**state, "graph": parse(GraphDef, state["graph"], where="graph")}
 
 
 def _loaded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: Tensor.of(tensor.numpy()) for name, tensor in tensors.items()}
+
+
+def _held(files: Mapping[str, Source]) -> dict[str, Source]:
+    return {name: Source.of(file.bytes(), name=file.name) for name, file in files.items()}

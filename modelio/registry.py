@@ -28,6 +28,7 @@ GROUP = "modelio.formats"
 """The entry points' group that plug-ins use."""
 
 BUILT_IN = (
+    "checkpoint",
     "frozen_graph",
     "hdf5_json",
     "keras_h5",

@@ -3,6 +3,7 @@
 ::
 
     layers --lower--> graph --freeze--> frozen
+           <--lift---       ---lift---'
 
 A format has a level; the walk takes a model from the level it has to the level that the target's format wants. Each
 step says what it changed and what it lost; losing something that this model has is a warning, or an error where strict.
@@ -11,6 +12,7 @@ step says what it changed and what it lost; losing something that this model has
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,9 +21,10 @@ from typing import Any
 
 from modelio.errors import ConversionError, LossyConversion
 from modelio.format import Format, Level, Model
+from modelio.graph.surgery import Surgery
 from modelio.model import GraphModel, LayerModel, Signature
 
-__all__ = ["Conversion", "Walk", "from_live", "level_of", "run", "to_live", "walk"]
+__all__ = ["Conversion", "Lowering", "Surgery", "Walk", "from_live", "level_of", "run", "runner", "to_live", "walk"]
 
 
 @dataclass(frozen=True)
@@ -58,33 +61,70 @@ class Step:
     name: str
     start: Level
     end: Level
-    run: Callable[[Any], tuple[Model, list[str]]]
+    run: Callable[..., tuple[Model, list[str]]]
     loses: frozenset[str] = field(default_factory=frozenset)
 
 
-def _lower(model: LayerModel) -> tuple[Model, list[str]]:
+@dataclass(frozen=True)
+class Lowering:
+    """How layers become a graph, where the caller wants it otherwise than by the rules that there are.
+
+    ``rules`` take the place of rules, or of a Lambda's code, by a layer's name, path or class. ``engine`` is
+    ``"tensorflow"`` where Keras is to do it for the whole model, with the classes in ``custom_objects``.
+    """
+
+    rules: Mapping[str, Callable[..., Any]] | None = None
+    engine: str | None = None
+    custom_objects: Mapping[str, Any] | None = None
+
+    def check(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.engine not in (None, "tensorflow"):
+            raise ConversionError(f"there is no engine {self.engine!r}: leave it out, or take 'tensorflow'")
+        if self.engine and self.rules:
+            raise ConversionError("rules= are for the graph that is made here, and engine= has Keras make it: take one")
+        if self.custom_objects and not self.engine:
+            raise ConversionError('custom_objects= are for Keras: add engine="tensorflow", or give rules=')
+
+
+def _lower(model: LayerModel, how: Lowering | None = None) -> tuple[Model, list[str]]:
+    if how is not None and how.engine:
+        exported = importlib.import_module("modelio.runtime.engine").exported
+        made: tuple[Model, list[str]] = exported(model, how.custom_objects)
+        return made
     from modelio.lowering import lower
 
-    return lower(model)
+    return lower(model, None if how is None else how.rules)
 
 
-def _freeze(model: GraphModel) -> tuple[Model, list[str]]:
-    from modelio.graph.edit import freeze
+def _freeze(model: GraphModel, *, inline: bool = False) -> tuple[Model, list[str]]:
+    from modelio.graph.surgery.freezing import freeze
 
-    return freeze(model)
+    return freeze(model, inline=inline)
+
+
+def _lift(model: GraphModel, architecture: Model | None = None) -> tuple[LayerModel, list[str]]:
+    from modelio.lifting import lift
+
+    if isinstance(architecture, GraphModel):
+        architecture, _ = lift(architecture)
+    return lift(model, architecture)
 
 
 STEPS = (
     Step("lower", "layers", "graph", _lower, frozenset({"training", "optimizer"})),
-    Step("freeze", "graph", "frozen", _freeze),
+    Step("freeze", "graph", "frozen", _freeze, frozenset({"metagraphs"})),
+    Step("lift", "graph", "layers", _lift),
 )
 
 
 def level_of(model: Model) -> Level:
-    """``"layers"``, ``"graph"``, or ``"frozen"`` for a graph without variables."""
+    """``"layers"``, ``"graph"``, or ``"frozen"`` for a graph without variables, and without tables to be filled."""
     if isinstance(model, LayerModel):
         return "layers"
-    return "graph" if model.variables else "frozen"
+    from modelio.graph.tables import initializer_of
+
+    return "graph" if model.variables or initializer_of(model) else "frozen"
 
 
 def walk(
@@ -92,32 +132,44 @@ def walk(
     origin: Format | None,
     goal: Format,
     *,
-    bind: Mapping[str, Any] | None = None,
-    signature: str | None = None,
+    surgery: Surgery | None = None,
     strict: bool = False,
-    engine: str | None = None,
+    lowering: Lowering | None = None,
     dialect: str | None = None,
     architecture: Model | None = None,
+    release: str | None = None,
 ) -> Walk:
-    """Take ``model`` to the level of ``goal``."""
-    if engine is not None:
-        raise ConversionError(f"the engine {engine!r} is not built yet; every layer needs a rule of its own")
+    """Take ``model`` to the level of ``goal``; what is asked of its graph is done on the way."""
+    lowering = lowering or Lowering()
+    lowering.check()
     level = level_of(model)
     state = Walk(model, (origin.name if origin else level,))
+    road = _road(level, goal)
+    surgery = surgery or Surgery()
+    _check_surgery(surgery, model, goal)
     if isinstance(model, LayerModel):
-        _refuse_graph_options(bind, signature)
         if architecture is not None:
             _join(state, architecture)
         _translate(state, origin, goal, dialect)
+    elif goal.level == "layers":
+        (step,), road = road, []
+        _note(state, step.run(model, architecture))
+        state.route += (step.name,)
+        _translate(state, origin, goal, dialect)
     elif dialect or architecture is not None:
         raise ConversionError("dialect= and architecture= are for layers, and this is a graph: leave them out")
-    for step in _road(level, goal):
-        state.losses += tuple(sorted(_has(state.model) & step.loses))
-        state.model, changes = step.run(state.model)
-        state.changes += tuple(changes)
-        state.route += (step.name,)
-    if isinstance(state.model, GraphModel) and (bind or signature):
-        _edit(state, bind, signature)
+    if goal.level == "layers" and "assets" not in goal.keeps and (origin is not goal or dialect is not None):
+        _settle(state)
+    for step in [step for step in road if step.end == "graph"]:
+        _take(state, step, how=lowering)
+    if isinstance(state.model, GraphModel):
+        _note(state, surgery.before(state.model, frozen=goal.level == "frozen"))
+    for step in [step for step in road if step.end == "frozen"]:
+        _take(state, step, inline=surgery.inline)
+    if isinstance(state.model, GraphModel):
+        _note(state, surgery.after(state.model))
+    if release is not None:
+        _check_release(state.model, release)
     state.route += (goal.name,)
     state.losses += tuple(sorted(_has(state.model) - goal.keeps - set(state.losses)))
     accounts = [f"{goal.name} does not keep {', '.join(state.losses)} of this model"] if state.losses else []
@@ -129,15 +181,22 @@ def walk(
     return state
 
 
-def run(model: Model, signature: str) -> Callable[..., dict[str, Any]]:
+def run(model: Model, signature: str, how: Lowering | None = None) -> Callable[..., dict[str, Any]]:
     """One signature of a model as a function, on TensorFlow, in this process."""
     runtime = importlib.import_module("modelio.runtime.tensorflow")
-    graph = _lower(model)[0] if isinstance(model, LayerModel) else model
+    graph = _lower(model, how)[0] if isinstance(model, LayerModel) else model
     assert isinstance(graph, GraphModel)  # what lowering gives
     if signature == "serving_default" and signature not in graph.signatures and "graph" in graph.signatures:
         signature = "graph"
     made: Callable[..., dict[str, Any]] = runtime.callable_of(graph, signature)
     return made
+
+
+def runner(how: Lowering | None = None) -> Callable[[Model, str], Callable[..., dict[str, Any]]] | None:
+    """:func:`run` of any model and signature, where TensorFlow is installed."""
+    if importlib.util.find_spec("tensorflow") is None:
+        return None
+    return lambda model, signature: run(model, signature, how)
 
 
 def from_live(keras_model: Any) -> LayerModel:
@@ -149,7 +208,7 @@ def from_live(keras_model: Any) -> LayerModel:
 def to_live(model: Model, custom_objects: Mapping[str, Any] | None) -> Any:
     """The live Keras model of layers."""
     if not isinstance(model, LayerModel):
-        raise ConversionError("this is a graph, and Keras builds models from layers: convert the file it was made from")
+        model, _ = _lift(model)
     return importlib.import_module("modelio.runtime.keras").to_live(model, custom_objects)
 
 
@@ -157,11 +216,13 @@ def _road(level: Level, goal: Format) -> list[Step]:
     """The steps from ``level`` to the level of ``goal``, in order."""
     order: list[Level] = ["layers", "graph", "frozen"]
     if goal.level == "layers" and level != "layers":
-        raise ConversionError(
-            f"{goal.name} holds layers, and this is a graph: an architecture cannot be told from a graph yet; "
-            "convert the Keras file that it was made from"
-        )
-    return [step for step in STEPS if order.index(level) <= order.index(step.start) < order.index(goal.level)]
+        return [step for step in STEPS if step.end == "layers"]  # from a frozen graph, too
+    return [
+        step
+        for step in STEPS
+        if order.index(level) <= order.index(step.start) < order.index(step.end)
+        and order.index(step.end) <= order.index(goal.level)
+    ]
 
 
 def _join(state: Walk, architecture: Model) -> None:
@@ -200,25 +261,52 @@ def _translate(state: Walk, origin: Format | None, goal: Format, dialect: str | 
     state.route += (wanted,)
 
 
-def _refuse_graph_options(bind: Mapping[str, Any] | None, signature: str | None) -> None:
-    if bind:
+def _settle(state: Walk) -> None:
+    """Keep what layers adapted where every format has room for it: among their arguments."""
+    from modelio.layers import vocabularies
+    from modelio.layers.binding import bind
+    from modelio.layers.network import network_of
+
+    model = state.model
+    if isinstance(model, LayerModel) and model.architecture is not None and vocabularies.are_in(model):
+        network = bind(network_of(model.architecture, model.dialect, model.meta), model)
+        _note(state, vocabularies.as_arguments(model, network))
+
+
+def _check_surgery(surgery: Surgery, model: Model, goal: Format) -> None:
+    """Refuse what cannot be done to this model, or could not be written then."""
+    asked = surgery.asked()
+    if goal.level == "layers" and asked:
+        raise ConversionError(f"{asked[0]}= changes a graph, and layers are asked for: leave it out")
+    if isinstance(model, LayerModel) and surgery.bind:
         raise ConversionError(
             "bind= names placeholders of a graph; what is lowered from layers has none but its inputs: leave it out"
         )
-    if signature:
+    if isinstance(model, LayerModel) and surgery.signature:
         raise ConversionError("signature= chooses one of a graph's signatures; a Keras model has one: leave it out")
+    if goal.level == "frozen":
+        for name in [name for name in asked if name in ("thaw", "merge", "retag")]:
+            raise ConversionError(f"{name}= is for a SavedModel: {goal.name} has no place for what it makes")
 
 
-def _edit(state: Walk, bind: Mapping[str, Any] | None, signature: str | None) -> None:
-    from modelio.graph import edit
+def _check_release(model: Model, release: str) -> None:
+    from modelio.graph.releases import check_release
 
-    assert isinstance(state.model, GraphModel)  # the caller looked
-    if signature:
-        state.model, changes = edit.keep_signature(state.model, signature)
-        state.changes += tuple(changes)
-    if bind:
-        state.model, changes = edit.bind(state.model, bind)
-        state.changes += tuple(changes)
+    if not isinstance(model, GraphModel):
+        raise ConversionError("release= says which TensorFlow loads a graph, and these are layers: take dialect=")
+    check_release(model, release)
+
+
+def _take(state: Walk, step: Step, **options: Any) -> None:
+    state.losses += tuple(sorted(_has(state.model) & step.loses))
+    _note(state, step.run(state.model, **options))
+    state.route += (step.name,)
+
+
+def _note(state: Walk, result: tuple[Model, list[str]]) -> None:
+    """Go on with a new model, and remember what changed."""
+    state.model, changes = result
+    state.changes += tuple(changes)
 
 
 def _has(model: Model) -> set[str]:
@@ -229,6 +317,7 @@ def _has(model: Model) -> set[str]:
             "weights": any(model.weights.values()),
             "training": model.training,
             "optimizer": model.optimizer,
+            "assets": model.assets,
         }
     else:
         parts = {
@@ -236,6 +325,7 @@ def _has(model: Model) -> set[str]:
             "signatures": not _is_derived(model.signatures),
             "functions": len(model.graph.library.function),
             "assets": model.assets,
+            "metagraphs": "saved_model" in model.extra,  # those with other tags
         }
     return {name for name, part in parts.items() if part}
 

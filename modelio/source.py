@@ -12,6 +12,7 @@ b'hello'
 from __future__ import annotations
 
 import builtins
+import glob
 import io
 import os
 import stat
@@ -133,8 +134,18 @@ class Source:
         """The bytes as a read-only, seekable, buffered file object."""
         return io.BufferedReader(WindowIO(self.window()), 1 << 16)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its content: where it lay means nothing to another process."""
+        tree = self.tree
+        content: Any = self.bytes() if tree is None else dict(tree)
+        return _of_content, (content, self.name)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__.strip('_')}({self.name!r})"
+
+
+def _of_content(content: Any, name: str) -> Source:
+    return Source.of(content, name=name)
 
 
 class Tree(Mapping[str, Source]):
@@ -196,12 +207,23 @@ class _Container(Source):
 
 
 def _of_path(path: str, name: str | None) -> Source:
-    mode = os.stat(path).st_mode  # follows links: what the caller names is trusted, what a file names is not
+    name = name or path
+    try:
+        mode = os.stat(path).st_mode  # follows links: what the caller names is trusted, what a file names is not
+    except FileNotFoundError:
+        path = _with_suffix(path)
+        mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
-        return _Container(name or path, _DirectoryTree(path))
+        return _Container(name, _DirectoryTree(path))
     if not stat.S_ISREG(mode):
         raise ReadError("neither a regular file nor a directory", source=path)
-    return _Blob(name or path, FileWindow(path), _DirectoryTree(os.path.dirname(path) or os.curdir))
+    return _Blob(name, FileWindow(path), _DirectoryTree(os.path.dirname(path) or os.curdir))
+
+
+def _with_suffix(path: str) -> str:
+    """The file that stands for a checkpoint, which is called by what its files' names begin with; else ``path``."""
+    first = glob.glob(f"{glob.escape(path)}-00000-of-[0-9][0-9][0-9][0-9][0-9]")
+    return next((file for file in (f"{path}.index", *sorted(first)) if os.path.isfile(file)), path)
 
 
 def _of_stream(stream: Any, name: str | None) -> Source:

@@ -14,7 +14,7 @@ __all__ = ["describe"]
 _UNREAD = "modelio does not read it"
 _UNPACK = f"{_UNREAD}; unpack it first"
 _PICKLE = f"a pickle: {_UNREAD}, since unpickling runs code"
-_CHECKPOINT = f"a TensorFlow checkpoint: {_UNREAD} without its graph; name the SavedModel, or the frozen graph"
+_CHECKPOINT = "a directory of TensorFlow checkpoints without one: the .index and .data files are missing"
 _TFJS = f"a TensorFlow.js graph model: {_UNREAD}; convert the model it was made from"
 _LENGTH = rb"[\x80-\xff]{0,4}[\x00-\x7f]"  # a varint
 _PAGE = "a web page, not a model: the download went wrong"
@@ -28,7 +28,6 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
         b"\x89HDF\r\n\x1a\n",
         "an HDF5 file in which no Keras model is found (no layer_names, model_weights or nb_layers)",
     ),
-    (-8, b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", _CHECKPOINT),  # kTableMagicNumber, tensorflow/core/lib/io/format.h
     (0, b"\x1f\x8b", f"a gzip archive: {_UNPACK}"),
     (0, b"BZh", f"a bzip2 archive: {_UNPACK}"),
     (0, b"\xfd7zXZ\x00", f"an xz archive: {_UNPACK}"),
@@ -45,11 +44,6 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 
 # How a protobuf message starts; nothing else tells one from another.
 MESSAGES: tuple[tuple[re.Pattern[bytes], str], ...] = (
-    # MetaGraphDef.meta_info_def, and in it stripped_op_list.op.name (tensorflow/core/protobuf/meta_graph.proto)
-    (
-        re.compile(rb"\x0a%b(\x0a[\x00-\x7f].*?)?\x12%b\x0a%b\x0a[\x01-\x7f]\w+" % ((_LENGTH,) * 3), re.DOTALL),
-        f"a MetaGraph, the graph of a checkpoint (.meta): {_UNREAD}; name the SavedModel, or the frozen graph",
-    ),
     # SavedMetadata.nodes.node_path (keras/protobuf/saved_metadata.proto)
     (
         re.compile(rb"\x0a%b\x1a\x04root" % _LENGTH),
@@ -68,16 +62,24 @@ TEXTS: tuple[tuple[bytes, str], ...] = (
     (b'"graph-model"', _TFJS),
     (b'"layers-model"', _TFJS),
     (b'"apiversion"', "an HDF5/JSON document in which no Keras model is found"),
-    (b"model_checkpoint_path", _CHECKPOINT),
 )
 
 # What is in a directory or a zip: a member; a member of a folder ("*/"); the ending of every name ("*.").
 TREES: tuple[tuple[str, str], ...] = (
-    ("model.weights.h5", f"a Keras v3 model (.keras): {_UNREAD} yet; save it as .h5"),
-    ("model.weights.npz", f"a Keras v3 model (.keras) with pickled weights: {_UNREAD}, since unpickling runs code"),
+    ("model.weights.h5", "a part of a Keras v3 model (.keras): config.json, its architecture, is missing"),
+    ("model.weights.npz", f"pickled weights of a Keras v3 model (.keras): {_UNREAD}, since unpickling runs code"),
     ("*.npy", "NumPy arrays (.npz); weights without an architecture are given to LayerModel.from_json"),
     ("*/data.pkl", f"a PyTorch file: {_UNREAD}"),
     ("checkpoint", _CHECKPOINT),
+)
+
+# What a file's name says where its bytes say nothing.
+NAMES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"\.data-\d{5}-of-\d{5}$"),
+        "the numbers of a TensorFlow checkpoint, in no order of their own: name the .index file beside it, or the "
+        "directory that both are in",
+    ),
 )
 
 _HEAD = 1024
@@ -95,6 +97,9 @@ def describe(source: Source) -> str:
             return sentence
     for pattern, sentence in MESSAGES:
         if pattern.match(head):
+            return sentence
+    for name, sentence in NAMES:
+        if name.search(source.name):
             return sentence
     if not _is_text(head):
         return f"no format recognises the content (it starts with {head[:8].hex(' ')})"

@@ -96,15 +96,18 @@ def _library() -> ctypes.CDLL:
         "TF_AllocateTensor",
         "TF_TensorData",
         "TF_GraphOperationByName",
+        "TF_StringGetDataPointer",
     ]:
         getattr(library, name).restype = ctypes.c_void_p
     library.TF_Message.restype = ctypes.c_char_p
     library.TF_Dim.restype = ctypes.c_int64
-    library.TF_TensorByteSize.restype = ctypes.c_size_t
+    library.TF_TensorByteSize.restype = library.TF_StringGetSize.restype = ctypes.c_size_t
     return library
 
 
 _DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 9: np.int64, 10: np.bool_, 19: np.float16}
+_STRING, _STRING_SIZE = 7, 24
+"""DataType of strings, and bytes of a TF_TString (tensorflow/core/platform/ctstring_internal.h)."""
 
 
 def c_api(folder: str, feeds: Arrays, fetches: Sequence[str], tags: Sequence[str] = ("serve",)) -> list[np.ndarray]:
@@ -132,7 +135,18 @@ def c_api(folder: str, feeds: Arrays, fetches: Sequence[str], tags: Sequence[str
             raise RuntimeError(f"no operation {name}")
         return _Output(operation, int(index or 0))
 
+    def strings(array: np.ndarray) -> int:
+        sizes = (ctypes.c_int64 * array.ndim)(*array.shape)
+        made = library.TF_AllocateTensor(_STRING, sizes, array.ndim, ctypes.c_size_t(_STRING_SIZE * array.size))
+        data = library.TF_TensorData(pointer(made))
+        for index, item in enumerate(array.reshape(-1).tolist()):
+            library.TF_StringInit(pointer(data + _STRING_SIZE * index))
+            library.TF_StringCopy(pointer(data + _STRING_SIZE * index), item, ctypes.c_size_t(len(item)))
+        return made
+
     def tensor(array: np.ndarray) -> int:
+        if array.dtype.kind in "OS":
+            return strings(array)
         array = np.ascontiguousarray(array)
         number = next(number for number, dtype in _DTYPES.items() if dtype == array.dtype)
         sizes = (ctypes.c_int64 * array.ndim)(*array.shape)
@@ -149,6 +163,15 @@ def c_api(folder: str, feeds: Arrays, fetches: Sequence[str], tags: Sequence[str
     answers = []
     for result in results:
         shape = [library.TF_Dim(pointer(result), axis) for axis in range(library.TF_NumDims(pointer(result)))]
+        if library.TF_TensorType(pointer(result)) == _STRING:
+            first = library.TF_TensorData(pointer(result))
+            places = [pointer(first + _STRING_SIZE * index) for index in range(int(np.prod(shape)))]
+            texts = [
+                ctypes.string_at(library.TF_StringGetDataPointer(place), library.TF_StringGetSize(place))
+                for place in places
+            ]
+            answers.append(np.array(texts, object).reshape(shape))
+            continue
         dtype = _DTYPES[library.TF_TensorType(pointer(result))]
         data = ctypes.string_at(library.TF_TensorData(pointer(result)), library.TF_TensorByteSize(pointer(result)))
         answers.append(np.frombuffer(data, dtype).reshape(shape))
@@ -170,7 +193,7 @@ for job in json.load(open(sys.argv[1])):
             graph.ParseFromString(open(job["path"], "rb").read())
             tf.import_graph_def(graph, name="")
         answers = session.run(job["fetches"], {name: data[name] for name in data.files})
-        np.savez(job["outputs"], *answers)
+        np.savez(job["outputs"], *(answer.astype("S") if answer.dtype == object else answer for answer in answers))
 """
 
 
@@ -179,7 +202,9 @@ def tensorflow1(python: str, folder: Path, jobs: Sequence[dict[str, Any]]) -> li
     listed = []
     for index, job in enumerate(jobs):
         inputs, outputs = folder / f"in{index}.npz", folder / f"out{index}.npz"
-        np.savez(inputs, **{name: np.asarray(value) for name, value in job["feeds"].items()})
+        feeds = {name: np.asarray(value) for name, value in job["feeds"].items()}
+        # Strings go as arrays of bytes, which both NumPys read without a pickle.
+        np.savez(inputs, **{name: feed.astype("S") if feed.dtype == object else feed for name, feed in feeds.items()})
         listed.append(
             {**{k: job[k] for k in ("kind", "path", "fetches")}, "inputs": str(inputs), "outputs": str(outputs)}
         )

@@ -29,7 +29,10 @@ from typing import Any
 
 import numpy as np
 
-MODELS = ("mlp", "cnn", "multi_io", "nested", "convzoo", "convnd", "separable_mobilenet")
+MODELS = (
+    *("mlp", "cnn", "multi_io", "nested", "rnn", "convzoo", "convnd", "separable_mobilenet"),
+    *("norm_pre", "transformer", "tfops"),
+)
 """The models of the corpus whose every layer has a lowering rule."""
 
 

@@ -16,7 +16,11 @@ import numpy as np
 import pytest
 
 import modelio
-from tests.corpus import case
+from modelio.wire import messages
+from modelio.wire.table import read_table, write_table
+from modelio.wire.varint import encode_varint
+from modelio.wire.window import MemoryWindow
+from tests.corpus import case, data
 
 CNN = case("keras-2.0.5_tf-1.2.1/cnn")
 H5 = (CNN / "model.h5").read_bytes()
@@ -30,6 +34,9 @@ def members(folder: Path) -> dict[str, bytes]:
 
 
 EXPORT = members(CNN / "saved_model_tf1")
+V1 = members(data() / "checkpoints_tf-1.15.5" / "v1")
+V2 = members(data() / "checkpoints_tf-1.15.5" / "v2_sharded")
+V2_INDEX, V2_SHARD = "model.ckpt.index", "model.ckpt.data-00000-of-00002"
 
 
 def edited(change) -> bytes:
@@ -70,6 +77,25 @@ def flipped(name: str) -> dict[str, bytes]:
 
 def without(name: str) -> dict[str, bytes]:
     return {key: data for key, data in EXPORT.items() if key != name}
+
+
+def indexed(key: bytes, **fields) -> dict[str, bytes]:
+    """The V2 checkpoint with an entry of its index changed, and every checksum of the index right again."""
+    table = read_table(MemoryWindow(V2[V2_INDEX]))
+    entry = messages.BundleEntryProto.FromString(table[key])
+    entry.MergeFrom(messages.BundleEntryProto(**fields))
+    return V2 | {V2_INDEX: write_table({**table, key: entry.SerializeToString()}.items())}
+
+
+def nested(depth: int) -> bytes:
+    """A SavedModel with a function whose signature is a list in a list in a list ..."""
+    value = b""
+    for number in (1, 51) * depth:  # ListValue.values, StructuredValue.list_value
+        value = encode_varint(number << 3 | 2) + encode_varint(len(value)) + value
+    # canonicalized_input_signature, the map's value, concrete_functions, object_graph_def, meta_graphs
+    for number in (3, 2, 2, 7, 2):
+        value = encode_varint(number << 3 | 2) + encode_varint(len(value)) + value
+    return b"\x08\x01" + value
 
 
 def tar() -> bytes:
@@ -126,19 +152,37 @@ READ = [
     ("no index",             without(INDEX),                        modelio.ReadError,       None,                f"{INDEX} is missing"),
     ("half a shard",         EXPORT | {SHARD: EXPORT[SHARD][:100]}, modelio.ReadError,       None,                "cut short"),
     ("an index damaged",     flipped(INDEX),                        modelio.ReadError,       None,                "checksum"),
+    ("10,000 messages deep", {"saved_model.pb": nested(5000)},      modelio.ReadError,       "saved_model.pb",    "are not a SavedModel"),
+    ("a checkpoint's index damaged", V2 | {V2_INDEX: V2[V2_INDEX].replace(b"bias", b"bits")}, modelio.ReadError,
+                                                                                             "the block at offset 0", "checksum of a block"),
+    ("a checkpoint's index cut",   V2 | {V2_INDEX: V2[V2_INDEX][:-1]},    modelio.ReadError, None,                "magic number"),
+    ("a shard missing",      {name: V2[name] for name in V2 if name != V2_SHARD}, modelio.ReadError, "bfloat16",  f"{V2_SHARD} is missing"),
+    ("a shard cut short",    V2 | {V2_SHARD: V2[V2_SHARD][:-1]},    modelio.ReadError,       "uint8",             "that file is cut short"),
+    ("an offset beyond",     indexed(b"float64", offset=1 << 40),   modelio.ReadError,       "float64",           "its bytes end at 1,099,511,627,816"),
+    ("a shard that is none", indexed(b"float64", shard_id=7),       modelio.ReadError,       "float64",           "data shard 7 of 2 does not exist"),
+    ("a slice that overlaps", indexed(b"net/rows", slices=[{"extent": [{"length": 3}, {"length": 4}]}]), modelio.ReadError,
+                                                                                             "net/rows",          "do not make up its shape"),
+    ("a shape of 2 ** 62",   indexed(b"empty", shape={"dim": [{"size": 1 << 60}]}), modelio.ReadError, "empty",   "none that a stored tensor can have"),
+    ("V1, half of it",       V1 | {"model.ckpt": V1["model.ckpt"][:900]}, modelio.ReadError, "checkpoint",        "which is not here"),
+    ("V1, a block damaged",  V1["model.ckpt"].replace(b"complex64", b"complex46"), modelio.ReadError,
+                                                                                             "the block at offset 0", "checksum of a block"),
+    ("an index alone",       V2[V2_INDEX],                          modelio.ReadError,       None,                "without the .data files"),
+    ("a .meta cut short",    V2 | {"model.ckpt.meta": V2["model.ckpt.meta"][:9000]}, modelio.ReadError, "model.ckpt.meta", "runs past the end"),
     ("a pickle in an npz",   pickled(),                             modelio.UnsafeInput,     "a.npy",             "runs code"),
 ]
 
 CONVERT = [
     ("a number damaged",     flipped(SHARD),                        {},                      modelio.ReadError,       "checksum"),
+    ("a checkpoint's number damaged", V2 | {V2_SHARD: b"\xff" + V2[V2_SHARD][1:]}, {"to": "checkpoint"}, modelio.ReadError, "checksum does not match"),
+    ("variables, no graph",  {name: V1[name] for name in ("model.ckpt", "checkpoint")}, {}, modelio.WriteError,    "there is no graph, only 17 variables"),
     ("layers without rules", redrawn(unknown_classes),              {},                      modelio.ConversionError, "activation_1 (Swirl), dropout_1 (Vortex)"),
     ("a shape does not fit", replaced(np.zeros((3, 3), "f4")),      {},                      modelio.ReadError,       "dense_1/kernel has shape (3, 3), expected (48, 24)"),
     ("weights only",         (CNN / "weights.h5").read_bytes(),     {},                      modelio.ConversionError, "needs the architecture"),
     ("architecture only",    JSON,                                  {},                      modelio.ConversionError, "needs the weights"),
-    ("a graph as layers",    PB,                                    {"to": "keras-h5"},      modelio.ConversionError, "keras-h5 holds layers"),
+    ("a graph as layers",    PB,                                    {"to": "keras-h5"},      modelio.ConversionError, "a graph does not say what layers it was made of"),
     ("nothing to bind",      EXPORT,                                {"bind": {"x": 1}},      modelio.ConversionError, "no placeholder 'x'"),
     ("bound to nonsense",    EXPORT,                                {"bind": {"learning_phase": "purple"}}, modelio.ConversionError, "'purple'"),
-    ("no such signature",    EXPORT,                                {"signature": "train"},  modelio.ConversionError, "there are serving_default"),
+    ("no such signature",    EXPORT,                                {"signature": "train"},  modelio.ConversionError, "there is 'serving_default'"),
     ("no such format",       H5,                                    {"to": "keras-h6"},      modelio.UnknownFormat,   "keras-h6"),
 ]
 # fmt: on
@@ -176,9 +220,9 @@ def test_every_unsupported_layer_is_listed():
 
 
 def test_an_error_in_the_weights_names_the_file_that_they_are_in(tmp_path):
-    for name, data in flipped(SHARD).items():
+    for name, content in flipped(SHARD).items():
         (tmp_path / "export" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "export" / name).write_bytes(data)
+        (tmp_path / "export" / name).write_bytes(content)
     with pytest.raises(modelio.ReadError) as caught:
         modelio.convert(tmp_path / "export", tmp_path / "copy", to="saved-model")
     assert caught.value.source == str(tmp_path / "export")

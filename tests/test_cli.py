@@ -142,3 +142,79 @@ def test_formats_lists_what_each_can_do():
         assert rows[name]["read"]
         assert rows[name]["write"]
         assert name in modelio("formats").stdout.decode()
+
+
+def test_verify_says_whether_two_models_are_the_same(tmp_path):
+    model = CNN / "model.h5"
+    assert modelio("convert", model, tmp_path / "frozen.pb", "--verify").returncode == 0
+    done = modelio("verify", model, tmp_path / "frozen.pb")
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().splitlines()[:2] == ["equal", "  weights   12 equal, bit for bit"]
+    done = modelio("verify", model, CNN / "frozen.pb", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["equal"] is False
+    assert modelio("verify", "-", "-").returncode == 2
+    done = modelio("verify", model, tmp_path / "frozen.pb", "--inputs", tmp_path / "frozen.pb")
+    assert done.returncode == 1
+    assert b"inputs are an .npz" in done.stderr
+
+
+def test_a_graph_for_an_older_tensorflow(tmp_path):
+    done = modelio("convert", CNN / "model.h5", tmp_path / "frozen.pb", "--target", "tf=1.2")
+    assert done.returncode == 0, done.stderr.decode()
+    newer = case("extra_tf-2.4.4/multi_signature")
+    done = modelio("convert", newer.path, tmp_path / "old", "--to", "saved-model", "--target", "tf=1.2")
+    assert done.returncode == 1
+    assert b"TensorFlow 1.2 has not the ops of" in done.stderr
+    assert modelio("convert", CNN / "model.h5", tmp_path / "x.pb", "--target", "torch=2").returncode == 2
+
+
+SURGERY = [
+    (["--bind", "learning_phase=false", "--outputs", "scores"], ["placeholder", "nodes removed that no output needs"]),
+    (["--output_node_names", "net/dense_2/Softmax"], ["nodes removed that no output needs"]),
+    (["--rename", "net/=model/", "--rename", "images=x"], ["nodes renamed: net/ to model/, images to x"]),
+    (["--rename-key", "images=x"], ["images of the signature serving_default renamed to x"]),
+    (["--rename-signature", "serving_default=a"], ["signature serving_default renamed to a"]),
+    (
+        ["--set-signature", "a(x=images:0, p=net/batch_normalization/keras_learning_phase) -> (y=net/dense_2/Softmax)"],
+        ["signature a added"],
+    ),
+    (["--retag", "serve,more", "--tags", "serve"], ["tagged [more,serve]"]),
+    (["--inline", "--thaw"], []),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), SURGERY, ids=lambda value: " ".join(value)[:40])
+def test_surgery(options, said, tmp_path):
+    done = modelio("convert", HYBRID.path, tmp_path / "export", "--to", "saved-model", *options)
+    assert done.returncode == 0, done.stderr.decode()
+    for text in said:
+        assert text in done.stdout.decode()
+    assert modelio("identify", tmp_path / "export").stdout == b"saved-model\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--outputs", "score"], 1, "no node and no output of a signature is called 'score'; there is 'scores'"),
+        (["--bind", "phase=false"], 1, "no placeholder 'phase' to bind"),
+        (["--bind", "images=false"], 1, "at images: a value of shape () does not fit the shape (None, 64)"),
+        (["--rename", "nothing=x"], 1, "no node is called 'nothing'"),
+        (["--rename", "images=labels"], 1, "there is a node called 'labels' already"),
+        (["--rename", "images"], 2, "--rename wants OLD=NEW"),
+        (["--set-signature", "a: x -> y"], 2, "--set-signature wants NAME(KEY=TENSOR, ...) -> (KEY=TENSOR, ...)"),
+        (["--set-signature", "a(x) -> (y=z)"], 2, "--set-signature wants"),
+        (["--set-signature", "a(x=images:0) -> (y=nothing)"], 1, "the graph has no node 'nothing'"),
+        (["--remove-signature", "b"], 1, "no signature is called 'b'"),
+        (["--tags", "train"], 1, "no MetaGraph is tagged [train]"),
+        (["--retag", ","], 1, "without a tag"),
+        (["--merge", HYBRID.path], 1, "two MetaGraphs are tagged [serve]"),
+    ],
+    ids=lambda value: " ".join(map(str, value))[:40] if isinstance(value, list) else None,
+)
+def test_surgery_that_cannot_be(options, code, said, tmp_path):
+    done = modelio("convert", HYBRID.path, tmp_path / "export", "--to", "saved-model", *options)
+    assert done.returncode == code
+    assert said in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 import zlib
@@ -466,6 +468,62 @@ def test_identify_lists_no_folder_of_a_model(tmp_path, monkeypatch):
     assert modelio.identify(tmp_path) == "saved-model"
     assert modelio.identify(tmp_path / "saved_model.pb") == "saved-model"
     assert modelio.identify(tmp_path / "frozen.pb") == "frozen-graph"
+
+
+# ---------------------------------------------------------------------------------------------------------------- HDF5
+
+DAMAGED = """
+import random, struct, sys, warnings
+import modelio
+
+warnings.simplefilter("ignore")
+data = bytearray(open(sys.argv[1], "rb").read())
+chance = random.Random(7)
+changes = []
+for place in range(chance.randrange(29), len(data), max(29, len(data) // 150)):
+    changes.append((place, bytes([data[place] ^ 1 << chance.randrange(8)])))
+    changes.append((place, chance.choice([b"\\0", b"\\xff", bytes([chance.randrange(256)])])))
+numbers = [(place, struct.unpack_from("<Q", data, place)[0]) for place in range(0, len(data) - 7, 4)]
+leading = [place for place, number in numbers if 32 < number < len(data) + 9]  # they lead to other parts of the file
+goals = [*leading, *(number for _, number in numbers if 0 < number < len(data)), 0, 1 << 63, (1 << 64) - 16]
+changes += [(chance.choice(leading), struct.pack("<Q", chance.choice(goals))) for _ in range(200)]
+refused = 0
+for place, new in changes:
+    old = bytes(data[place : place + len(new)])
+    data[place : place + len(new)] = new
+    print(place, new.hex(), file=sys.stderr, flush=True)
+    try:
+        model = modelio.read(bytes(data))
+        for group in (*model.weights.values(), model.optimizer):
+            for tensor in group.values():
+                tensor.numpy()
+    except modelio.ModelioError:
+        refused += 1
+    data[place : place + len(new)] = old
+print(len(changes), refused)
+"""
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "keras-2.3.1_tf-1.15.5/lambda/model.h5",
+        "keras-3.15.1_tf-2.21.0/lambda/model.h5",
+        "keras-3.15.1_tf-2.21.0/nested/only.weights.h5",
+        "keras-3.15.1_tf-2.21.0/multi_io/model.keras",
+    ],
+)
+def test_a_keras_file_with_something_wrong_is_read_or_refused(file, tmp_path):
+    """Within seconds, and by a ModelioError: libhdf5 alone turns in circles, or takes the process along."""
+    version, model, name = file.split("/")
+    path = case(f"{version}/{model}") / name
+    done = subprocess.run(
+        [sys.executable, "-c", DAMAGED, path], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    tried, refused = map(int, done.stdout.split())
+    assert tried > 400
+    assert 50 < refused < tried
 
 
 # ------------------------------------------------------------------------------------------------------------ no files

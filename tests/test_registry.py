@@ -31,6 +31,7 @@ FILES = {
     "saved_model_tf1": "saved-model",
     "saved_model/saved_model.pb": "saved-model",
     "saved_model_tf1/saved_model.pb": "saved-model",
+    "checkpoint_tf1": "checkpoint",
 }
 
 
@@ -61,12 +62,12 @@ KINDS = {
     "GraphDef frozen": "frozen-graph",
     "GraphDef pbtxt": "frozen-graph",
     "GraphDef (with variables*": "frozen-graph",
+    "TF checkpoint .index": "checkpoint",
+    "TF MetaGraph .meta": "checkpoint",
 }
 
 STRANGERS = {
     "TFLite": "a TensorFlow Lite model",
-    "TF checkpoint .index": "a TensorFlow checkpoint",
-    "TF MetaGraph .meta": "a MetaGraph, the graph of a checkpoint",
     "SavedModel keras_metadata.pb": "Keras' notes on a SavedModel",
     "TF.js graph-model model.json": "a TensorFlow.js graph model",
     "NOT HDF5 / corrupt": "no format recognises this text (it starts with '/home/ap/github/vgg16_weights.h5')",
@@ -163,7 +164,7 @@ def test_directories_that_are_no_model(tmp_path):
     with pytest.raises(UnknownFormat, match=r"no format recognises these members: a, b, c, d, e, \.\.\."):
         modelio.identify(tmp_path)
     (tmp_path / "checkpoint").touch()
-    with pytest.raises(UnknownFormat, match="a TensorFlow checkpoint"):
+    with pytest.raises(UnknownFormat, match="a directory of TensorFlow checkpoints without one"):
         modelio.identify(tmp_path)
 
 
@@ -229,7 +230,7 @@ def test_a_target_whose_name_says_nothing(target):
 
 def test_a_name_that_no_format_has():
     with pytest.raises(
-        UnknownFormat, match="no format is called 'keras'; there are frozen-graph, hdf5-json, keras-h5, "
+        UnknownFormat, match="no format is called 'keras'; there are checkpoint, frozen-graph, hdf5-json, keras-h5, "
     ):
         registry.by_name("keras")
 

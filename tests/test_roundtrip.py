@@ -97,6 +97,13 @@ def test_saved_models(case: Case, carrier, tmp_path):
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)
+@pytest.mark.parametrize("case", cases(file="checkpoint_tf1"), ids=str)
+def test_checkpoints(case: Case, carrier, tmp_path):
+    model = modelio.read(case / "checkpoint_tf1")
+    same_graph(model, carried(model, "checkpoint", carrier, tmp_path))
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
 @pytest.mark.parametrize("case", cases(file="frozen.pb"), ids=str)
 def test_frozen_graphs(case: Case, carrier, tmp_path):
     model = modelio.read(case / "frozen.pb")

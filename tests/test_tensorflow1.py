@@ -7,7 +7,7 @@ import pytest
 import modelio
 from tests import clients
 from tests.corpus import golden
-from tests.test_convert import KERAS, close, convert, ends
+from tests.test_convert import KERAS, close, convert, ends, rounding
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def test_every_model_answers_in_tensorflow_1(kind, tensorflow1, tmp_path):
         jobs.append({"kind": kind, "path": path, "feeds": dict(feeds), "fetches": fetches})
     for case, answers in zip(KERAS, clients.tensorflow1(tensorflow1, tmp_path, jobs), strict=True):
         try:
-            close(answers, golden(case)[1])
+            close(answers, golden(case)[1], rounding(case))
         except AssertionError as error:
             raise AssertionError(f"{case}: {error}") from None
 

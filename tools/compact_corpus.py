@@ -3,7 +3,7 @@
     python tools/compact_corpus.py CORPUS WILD [TARGET]
 
 What is taken is the table below: every version, format and model at least once, whole where it is small. The target is
-``tests/data`` and is replaced, all but its ``README.md`` and ``NOTICE``.
+``tests/data`` and is replaced, all but its ``README.md``, its ``NOTICE`` and what ``make_checkpoints.py`` made.
 """
 
 from __future__ import annotations
@@ -39,6 +39,17 @@ CORPUS = (
     "keras-2.0.5_tf-1.2.1/multi_io/checkpoint_tf1/*",
     "keras-2.0.5_tf-1.2.1/cnn/**",
     "tfkeras_tf-2.15.1/convzoo/saved_model/**",
+    # What comes before a network: numbers, and words with a vocabulary that was learned.
+    *(f"*/norm_pre/{file}" for file in ("model.h5", "golden.npz")),
+    *(
+        f"{version}/textvec/{file}"
+        for version in ("*_tf-2.15.1", "keras-3.*")
+        for file in ("model.keras", "golden.npz")
+    ),
+    # Loops, tables and pictures inside functions.
+    *(f"keras-3.15.1_tf-2.21.0/rnn/{file}" for file in ("saved_model/**", "golden.npz")),
+    *(f"tf_keras-2.21_tf-2.21.0/textvec/{file}" for file in ("saved_model/**", "golden.npz")),
+    "tf_keras-2.21_tf-2.21.0/cnn/saved_model/**",
     "keras-3.15.1_tf-2.21.0/cnn/**",
     # Layers that have no rule yet.
     *(f"*/lambda/{file}" for file in ("model.h5", "golden.npz")),
@@ -90,8 +101,8 @@ WILD = (
     "tensorflow+tfjs/tfjs-node/test_objects/saved_model/module_with_multiple_signatures",
 )
 
-KEPT = ("README.md", "NOTICE")
-"""What is written by hand."""
+KEPT = ("README.md", "NOTICE", "checkpoints_tf-1.15.5")
+"""What comes from elsewhere."""
 
 
 def chosen(corpus: Path) -> Iterator[Path]:

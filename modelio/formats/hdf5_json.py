@@ -23,7 +23,6 @@ import re
 
 from modelio.errors import ReadError
 from modelio.format import Format
-from modelio.layers import hdf5_tree
 from modelio.model import LayerModel
 from modelio.sink import Sink
 from modelio.source import Source
@@ -58,6 +57,7 @@ def read(source: Source) -> LayerModel:
     Raises:
         ReadError: an attribute or a weight is missing, surplus, or is not what it has to be.
     """
+    from modelio.layers import hdf5_tree
     from modelio.wire import hdf5_json
 
     file = hdf5_json.File(source.window())
@@ -68,6 +68,7 @@ def read(source: Source) -> LayerModel:
 
 def write(model: LayerModel, sink: Sink) -> None:
     """Write a whole model, or, where it has no architecture, its weights alone, as the Keras of its version does."""
+    from modelio.layers import hdf5_tree
     from modelio.wire import hdf5_json
 
     with sink.file() as stream, hdf5_json.Writer(stream) as file:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 
 from modelio.errors import ReadError
 from modelio.format import Format
-from modelio.layers import hdf5_tree
 from modelio.model import LayerModel
 from modelio.sink import Sink
 from modelio.source import Source
@@ -38,6 +37,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 def sniff(source: Source) -> bool:
     if source.head(len(SIGNATURE)) != SIGNATURE:
         return False
+    from modelio.layers import hdf5_tree
     from modelio.wire import hdf5
 
     try:
@@ -53,6 +53,7 @@ def read(source: Source) -> LayerModel:
     Raises:
         ReadError: an attribute or a weight is missing, surplus, or is not what it has to be.
     """
+    from modelio.layers import hdf5_tree
     from modelio.wire import hdf5
 
     with hdf5.File(source.window()) as file:
@@ -64,14 +65,15 @@ def read(source: Source) -> LayerModel:
 def _what_else(file: hdf5.File) -> str:
     if any(file.has(name) for name in ("vars", "layers", "_layer_checkpoint_dependencies")):
         return (
-            "this is a .weights.h5 of Keras 3, or comes out of a .keras file: the weights are named by their paths "
-            "through the model's attributes, which modelio does not read yet; save the model as .h5"
+            "this is a .weights.h5, whose weights are named by their paths through the model's attributes: it is of "
+            "the format keras-zip"
         )
     return "no Keras model is in this HDF5 file: it has neither layer_names nor model_weights nor nb_layers"
 
 
 def write(model: LayerModel, sink: Sink) -> None:
     """Write a whole model, or, where it has no architecture, its weights alone, as the Keras of its version does."""
+    from modelio.layers import hdf5_tree
     from modelio.wire import hdf5
 
     with sink.file() as stream, hdf5.Writer(stream) as file:

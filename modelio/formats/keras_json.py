@@ -58,7 +58,8 @@ def sniff(source: Source) -> bool:
 
 def _is_keras_file(tree: Tree) -> bool:
     """Whether it is a .keras file, which has an architecture, too, but its weights in another format."""
-    return "metadata.json" in tree and "config.json" in tree
+    members = ("metadata.json", "model.weights.h5", "model.weights.npz", "model.weights.json")
+    return "config.json" in tree and any(name in tree for name in members)
 
 
 def _architectures_in(tree: Tree) -> dict[str, dict[str, Any]]:
@@ -150,7 +151,7 @@ def _the_architecture(source: Source, tree: Tree | None, name: str | None) -> di
     if tree is None:
         found = {"": _architecture(jsontext.parse(source.bytes(jsontext.SIZE)))}
     elif _is_keras_file(tree):
-        raise ReadError("this is a .keras file, and modelio does not read these yet; save the model as .h5")
+        raise ReadError("this is a .keras file: it is of the format keras-zip")
     elif name is None:
         found = {**_architectures_in(tree)}
     elif name in tree:

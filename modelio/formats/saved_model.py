@@ -14,7 +14,9 @@
     variables/variables.data-*
     assets/*                        vocabularies and such, read by the graph
     assets.extra/*                  files that only tools read: warm-up requests, modelio.json
+    variables/checkpoint            the name of these, where they were copied from a checkpoint (Keras in TensorFlow 1)
     keras_metadata.pb               what the layers were (TensorFlow 2.5 to 2.15, tf_keras)
+    tfhub_module.pb                 that it is a module of TensorFlow Hub
     debug/*                         stack traces
     fingerprint.pb                  hashes of all this (since TensorFlow 2.11)
 
@@ -31,18 +33,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from modelio.errors import ReadError, WriteError
 from modelio.format import Format
-from modelio.graph.variables import VARIABLES as VARIABLE_OPS
 from modelio.model import GraphModel, Message, Tensor
 from modelio.sink import Sink
 from modelio.source import Source, Tree
-from modelio.wire.dtypes import numpy_dtype, shape_to_tuple
 from modelio.wire.window import chunks
 
 if TYPE_CHECKING:
@@ -57,15 +55,18 @@ VARIABLES = "variables/variables"
 ASSETS = "assets"
 FINGERPRINT = "fingerprint.pb"
 
-FILES = ("keras_metadata.pb", FINGERPRINT)
+FILES = ("keras_metadata.pb", "tfhub_module.pb", "variables/checkpoint", FINGERPRINT)
 FOLDERS = ("assets.extra", "debug")
 """What travels in ``extra`` under its path."""
+
+SERVE = "serve"
+"""The tag of the MetaGraph that TensorFlow Serving loads."""
 
 OTHERS = "saved_model"
 """The key of ``extra`` that holds the SavedModel without the MetaGraph that was chosen."""
 
-OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
-"""The checkpoint's entry that describes objects, not numbers; in ``extra`` under the same name."""
+VERSION = "saved_model_schema_version"
+"""The key of ``meta`` that every model has which was read from a SavedModel."""
 
 SCHEMA = 1
 """The only schema version there has been (``tensorflow/cc/saved_model/constants.h``)."""
@@ -103,8 +104,12 @@ def read(source: Source, *, tags: Iterable[str] | str | None = None) -> GraphMod
 
     main, files, bare = _locate(source)
     saved, contents = _parse(main)
-    index = _choose([frozenset(meta.meta_info_def.tags) for meta in saved.meta_graphs], tags)
+    tag_sets = [frozenset(meta.meta_info_def.tags) for meta in saved.meta_graphs]
+    index = _choose(tag_sets, tags)
     meta = saved.meta_graphs[index]
+    facts = {**meta_graph.facts(meta), VERSION: str(saved.saved_model_schema_version)}
+    if len(tag_sets) > 1:
+        facts["tag_sets"] = " ".join(map(_spell, tag_sets))
     variables, objects = _variables(files, meta.graph_def, meta.HasField("saver_def"), bare)
     return GraphModel(
         graph=meta.graph_def,
@@ -116,7 +121,7 @@ def read(source: Source, *, tags: Iterable[str] | str | None = None) -> GraphMod
             name: Tensor(content.dtype, content.shape, content.numpy, content.chunks)
             for name, content in contents[index].items()
         },
-        meta={**meta_graph.facts(meta), "saved_model_schema_version": str(saved.saved_model_schema_version)},
+        meta=facts,
         extra={**_files(files), **objects, **_take_rest(saved, contents, index)},  # last: it empties the message
     )
 
@@ -173,7 +178,7 @@ def _choose(tag_sets: Sequence[frozenset[str]], tags: Iterable[str] | str | None
     if tags is None:
         if len(tag_sets) == 1:
             return 0
-        wanted = frozenset({"serve"})
+        wanted = frozenset({SERVE})
     else:
         wanted = frozenset(tag.strip() for tag in (tags.split(",") if isinstance(tags, str) else tags)) - {""}
     if tag_sets.count(wanted) != 1:
@@ -189,37 +194,18 @@ def _spell(tags: frozenset[str]) -> str:
 
 def _variables(files: Tree, graph: Message, restores: bool, bare: bool) -> tuple[dict[str, Tensor], dict[str, bytes]]:
     """The variables, and the checkpoint's description of its objects as an entry of ``extra``."""
-    if f"{VARIABLES}.index" not in files:
-        nodes = [node for node in graph.node if node.op in VARIABLE_OPS] if restores else []
-        if nodes and not bare:
-            raise ReadError(f"the graph has {len(nodes)} variables to restore, and {VARIABLES}.index is missing")
-        return dict(_absent(node) for node in nodes), {}
+    from modelio.graph.checkpoints import absent_variables, variables_of
     from modelio.wire.bundle import Bundle
 
-    bundle = Bundle(files, VARIABLES)
-    objects: dict[str, bytes] = {}
-    variables: dict[str, Tensor] = {}
-    for name, entry in bundle.entries.items():
-        if name == OBJECTS and entry.dtype.hasobject and not entry.shape:
-            objects[name] = bundle.load(name).item()
-        else:
-            stream = None if entry.dtype.hasobject else partial(bundle.stream, name)
-            variables[name] = Tensor(entry.dtype, entry.shape, partial(bundle.load, name), stream)
-    return variables, objects
+    if f"{VARIABLES}.index" in files:
+        return variables_of(Bundle(files, VARIABLES))
+    absent = absent_variables(graph, _BARE) if restores else {}
+    if absent and not bare:
+        raise ReadError(f"the graph has {len(absent)} variables to restore, and {VARIABLES}.index is missing")
+    return absent, {}
 
 
-def _absent(node: Message) -> tuple[str, Tensor]:
-    """A variable of a bare ``saved_model.pb``: what it is can be told, its numbers are elsewhere."""
-
-    def refuse() -> Any:
-        raise ReadError(
-            f"{MAIN} holds no variables, they are in the directory variables/ beside it: read the whole directory",
-            where=node.name,
-        )
-
-    shape = shape_to_tuple(node.attr["shape"].shape) or ()
-    dtype = numpy_dtype(node.attr["dtype"].type, where=node.name)
-    return str(node.name), Tensor(dtype, tuple(size or 0 for size in shape), refuse, refuse)
+_BARE = f"{MAIN} holds no variables, they are in the directory variables/ beside it: read the whole directory"
 
 
 def _files(files: Tree) -> dict[str, bytes]:
@@ -254,10 +240,14 @@ def write(model: GraphModel, sink: Sink) -> None:
         WriteError: the graph has variables and the model no values for them, or a message is too large for protobuf.
     """
     from modelio.graph import meta_graph
+    from modelio.graph.checkpoints import with_saver, write_variables
     from modelio.wire import messages
     from modelio.wire.skim import splice
 
-    model = _with_saver(model)
+    _refuse_unset(model)
+    model = with_saver(model)
+    if VERSION not in model.meta and not model.tags:
+        model = replace(model, tags=frozenset({SERVE}))
     saved = messages.parse(messages.SavedModel, model.extra.get(OTHERS, b""), where=f"extra[{OTHERS!r}]")
     others = list(saved.meta_graphs)
     del saved.meta_graphs[:]
@@ -267,7 +257,7 @@ def write(model: GraphModel, sink: Sink) -> None:
     with sink.file(MAIN) as file:
         for piece in splice(saved, [model.constants, *({} for _ in others)], where=MAIN).chunks():
             file.write(piece)
-    _write_variables(model, sink)
+    write_variables(model, sink, VARIABLES)
     for name, source in sorted(model.assets.items()):
         with sink.file(f"{ASSETS}/{name}") as file:
             for piece in chunks(source.window()):
@@ -278,37 +268,19 @@ def write(model: GraphModel, sink: Sink) -> None:
                 file.write(data)
 
 
-def _with_saver(model: GraphModel) -> GraphModel:
+def _refuse_unset(model: GraphModel) -> None:
+    """Refuse variables whose values are elsewhere; what was a SavedModel without a saver sets them by itself."""
+    from modelio.graph import variables
     from modelio.graph.meta_graph import INFO
-    from modelio.graph.saver import SAVER, add_saver
 
-    if SAVER in model.extra:
-        return model
-    if model.variables:
-        return add_saver(model)
-    unset = [node.name for node in model.graph.node if node.op in VARIABLE_OPS]
-    if unset and INFO not in model.extra:  # what was a SavedModel without a saver sets its variables by itself
+    if model.variables or INFO in model.extra:
+        return
+    unset = [node for node in model.graph.node if node.op in variables.VARIABLES]
+    if unset:
         raise WriteError(
             f"the graph has {len(unset)} variables and the model no values for them: convert it with its checkpoint",
-            where=unset[0],
+            where=unset[0].name,
         )
-    return model
-
-
-def _write_variables(model: GraphModel, sink: Sink) -> None:
-    from modelio.wire.bundle import BundleWriter, shard_suffix
-
-    tensors = dict(model.variables)
-    if OBJECTS in model.extra:
-        tensors[OBJECTS] = Tensor.of(np.array(model.extra[OBJECTS], dtype=object))
-    if not tensors:
-        return
-    with sink.file(VARIABLES + shard_suffix(0, 1)) as file:
-        writer = BundleWriter(file)
-        for name in sorted(tensors):
-            writer.add(name, tensors[name])
-    with sink.file(f"{VARIABLES}.index") as file:
-        file.write(writer.finish())
 
 
 FORMAT = Format(
@@ -316,7 +288,7 @@ FORMAT = Format(
     level="graph",
     summary="what TensorFlow Serving serves: a directory with graph, signatures and variables, TensorFlow 1 and 2",
     shape="tree",
-    keeps=frozenset({"weights", "signatures", "functions", "assets"}),
+    keeps=frozenset({"weights", "signatures", "functions", "assets", "metagraphs"}),
     sniff=sniff,
     read=read,
     write=write,

@@ -27,6 +27,7 @@ from modelio.graph.operations import Operation
 from modelio.model import Message, Signature, TensorSpec
 
 __all__ = [
+    "AMBIGUOUS_SCALAR",
     "Graph",
     "Placeholder",
     "Requirements",
@@ -56,7 +57,7 @@ SAVERS = frozenset({
 
 _SWITCHES = frozenset({"bool", "uint8", "int32", "int64", "float32"})
 
-_AMBIGUOUS_SCALAR = 21
+AMBIGUOUS_SCALAR = 21
 """Up to this GraphDef version, a Placeholder's scalar shape also meant: unknown (core/ops/array_ops.cc)."""
 
 
@@ -301,7 +302,7 @@ class Graph:
 
     @functools.cached_property
     def _legacy(self) -> bool:
-        return int(self.message.versions.producer) <= _AMBIGUOUS_SCALAR
+        return int(self.message.versions.producer) <= AMBIGUOUS_SCALAR
 
     def _called(self, node: Message) -> Iterator[str]:
         """The functions that a node calls, or may call."""

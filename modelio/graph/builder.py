@@ -19,19 +19,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from modelio.graph import shapes
+from modelio.graph import shapes, tables
 from modelio.graph.names import legal_name
 from modelio.graph.operations import REQUIRED, Argument, Operation, op
 from modelio.model import Message, Tensor
 from modelio.wire import dtypes, messages
 from modelio.wire.dtypes import dtype_number
 
-__all__ = ["Builder", "Shape", "Value"]
+__all__ = ["Builder", "Frame", "Shape", "Value"]
 
 Shape = shapes.Shape
 
@@ -69,11 +69,21 @@ class Value:
         return f"Value({self.name!r}, {self.dtype}, {self.shape})"
 
 
+class Frame(Protocol):
+    """The part of the graph that nodes belong to while a loop's condition or body is written (:mod:`.loops`)."""
+
+    def inside(self, value: Value) -> Value:
+        """The value as nodes of this part may use it."""
+
+    def made(self, node: Message, outputs: Sequence[Value]) -> None:
+        """Take note of a node that was made here."""
+
+
 class Builder:
     """A graph under construction.
 
     ``graph`` is the GraphDef message, ``variables`` and ``constants`` hold the tensors that belong to it, as in
-    :class:`~modelio.model.GraphModel`.
+    :class:`~modelio.model.GraphModel`; ``initializers`` names the nodes that have to run once before all others.
     """
 
     def __init__(self) -> None:
@@ -81,6 +91,9 @@ class Builder:
         self.variables: dict[str, Tensor] = {}
         self.constants: dict[str, Tensor] = {}
         self.placeholders: list[str] = []
+        self.initializers: list[str] = []
+        self._tables: dict[str, Value] = {}
+        self.frame: Frame | None = None
         self._names: set[str] = set()
         self._scopes: set[str] = set()
         self._scope = ""
@@ -105,6 +118,15 @@ class Builder:
             yield self._scope
         finally:
             self._scope = outer
+
+    @contextlib.contextmanager
+    def within(self, frame: Frame | None) -> Iterator[None]:
+        """Nodes made inside belong to a loop's frame, or to none."""
+        outer, self.frame = self.frame, frame
+        try:
+            yield
+        finally:
+            self.frame = outer
 
     def placeholder(self, name: str, dtype: str, shape: Shape) -> Value:
         """A value that the caller feeds. ``name`` is taken as it is, outside of every scope."""
@@ -133,10 +155,51 @@ class Builder:
         _set(handle.attr["shape"], "shape", tensor.shape)
         handle.attr["shared_name"].s = key.encode()
         self.variables[key] = tensor
-        with self._outside():
+        with self._outside(), self.within(None):
             resource = Value(f"{key}:0", "resource", ())
             read: Value = self.node("ReadVariableOp", resource, name=f"{key}/Read/ReadVariableOp", dtype=dtype)
         return Value(read.name, dtype, tensor.shape)
+
+    def table(self, name: str, keys: npt.NDArray[Any], values: npt.NDArray[Any]) -> Value:
+        """The handle of a table from ``keys`` to ``values``, filled when the model is loaded.
+
+        The name of its resource is told by its content: TensorFlow 2 keeps one resource of a name for all models of a
+        process.
+        """
+        content = tables.digest(keys, values)
+        if content not in self._tables:
+            with self.scope(name) as scope:
+                key, value = self.constant(keys, name="keys"), self.constant(values, name="values")
+                handle: Value = self.node(
+                    "HashTableV2",
+                    name="table",
+                    key_dtype=key.dtype,
+                    value_dtype=value.dtype,
+                    shared_name=f"{scope}{content}",
+                )
+                self.initializers.append(self.action("InitializeTableV2", handle, key, value, name="initializer"))
+            self._tables[content] = handle
+        return self._tables[content]
+
+    def action(self, operation: str, *inputs: Operand, name: str | None = None, **attrs: Any) -> str:
+        """The name of a new node of an op that has no outputs."""
+        self.node(operation, *inputs, name=name, **attrs)
+        return str(self.graph.node[-1].name)
+
+    def after(self, value: Value, *actions: str) -> Value:
+        """``value``, once these nodes have run."""
+        made: Value = self.node("Identity", value)
+        self.graph.node[-1].input.extend(f"^{action}" for action in actions)
+        return made
+
+    def start(self) -> str | None:
+        """The name of a node that runs all initializers; None where there are none."""
+        if not self.initializers:
+            return None
+        with self._outside():
+            name = self.action("NoOp", name="init_all_tables")
+        self.graph.node[-1].input.extend(f"^{initializer}" for initializer in self.initializers)
+        return name
 
     def constant(self, value: npt.ArrayLike, dtype: str | None = None, *, name: str = "Const") -> Value:
         """A constant. ``dtype`` is a name of TensorFlow's; left out, the array's own, with Python floats as float32
@@ -147,7 +210,8 @@ class Builder:
             if not isinstance(value, (np.ndarray, np.generic)) and array.dtype.kind in "fi":
                 array = array.astype({"f": np.float32, "i": np.int32}[array.dtype.kind])
         else:
-            array = np.asarray(value, dtypes.numpy_dtype(dtype_number(dtype)))
+            with np.errstate(over="ignore", invalid="ignore"):  # a number beyond float16 is infinite there
+                array = np.asarray(value, dtypes.numpy_dtype(dtype_number(dtype)))
         if array.dtype.kind in "SU":
             array = np.asarray(np.char.encode(array) if array.dtype.kind == "U" else array, object)
         number = dtype_number(array.dtype)
@@ -159,7 +223,10 @@ class Builder:
         else:
             node.attr["value"].tensor.CopyFrom(dtypes.numpy_to_tensor(array))
         known = array if array.size <= shapes.KNOWN_LIMIT else None
-        return Value(f"{node.name}:0", dtypes.dtype_name(number), array.shape, known)
+        made = Value(f"{node.name}:0", dtypes.dtype_name(number), array.shape, known)
+        if self.frame is not None:
+            self.frame.made(node, [made])
+        return made
 
     def node(self, operation: str, *inputs: Operand, name: str | None = None, **attrs: Any) -> Any:
         """A node of the op named ``operation``.
@@ -187,6 +254,8 @@ class Builder:
         values: list[Value] = []
         for argument, operand in zip(definition.inputs, inputs, strict=True):
             values += self._operands(definition, argument, operand, attrs, full)
+        if self.frame is not None:
+            values = [self.frame.inside(value) for value in values]
         node = self._add(operation, full)
         node.input.extend(_short(value.name) for value in values)
         _write_attrs(node, definition, attrs)
@@ -196,6 +265,8 @@ class Builder:
             Value(f"{full}:{index}", kind, shape, constant)
             for index, (kind, (shape, constant)) in enumerate(zip(kinds, found, strict=True))
         )
+        if self.frame is not None:
+            self.frame.made(node, outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def cast(self, value: Value, dtype: str) -> Value:
@@ -309,7 +380,9 @@ def _infer(definition: Operation, inputs: Sequence[Operand], attrs: dict[str, An
             # Only plain numbers: the op's default, or what NumPy makes of them as TensorFlow would.
             default = definition.attrs[argument.type_attr].default
             kind = np.asarray(operand).dtype.kind
-            attrs[argument.type_attr] = default if default is not REQUIRED else {"f": "float32"}.get(kind, "int32")
+            attrs[argument.type_attr] = (
+                default if default is not REQUIRED else {"f": "float32", "b": "bool"}.get(kind, "int32")
+            )
 
 
 def _defaults(definition: Operation) -> dict[str, Any]:

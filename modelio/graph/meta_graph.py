@@ -132,7 +132,7 @@ def build(model: GraphModel) -> Message:
     if not meta.graph_def.HasField("versions"):
         meta.graph_def.versions.producer = _PRODUCER
     if INFO in extra:
-        meta.meta_info_def.CopyFrom(_part(extra, INFO, messages.MetaGraphDef.MetaInfoDef))
+        meta.meta_info_def.CopyFrom(_part(extra, INFO, type(meta.meta_info_def)))
     else:
         meta.meta_info_def.tags.append("serve")
         meta.meta_info_def.tensorflow_version = model.meta.get("tensorflow_version", _TENSORFLOW)

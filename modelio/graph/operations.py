@@ -26,7 +26,7 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from modelio.errors import ReadError, UnsafeInput
@@ -269,7 +269,7 @@ def _at(node: Any) -> Iterator[None]:
 
 @functools.cache
 def _table() -> tuple[tuple[str, ...], dict[str, bytes]]:
-    packed = resources.files("modelio.graph").joinpath("operations.json.gz").read_bytes()
+    packed = Path(__file__).with_name("operations.json.gz").read_bytes()
     lines = gzip.decompress(packed).split(b"\n")
     # A line starts with ["Name", : the name is cut out, the rest stays undecoded.
     return tuple(json.loads(lines[0])), {line[2 : line.index(b'"', 2)].decode(): line for line in lines[1:]}

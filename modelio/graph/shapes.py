@@ -376,6 +376,77 @@ def _select(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
     return [inputs[1].shape]
 
 
+def _range(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    numbers = [_numbers(value) for value in inputs]
+    if any(number is None for number in numbers):
+        return [(None,)]
+    start, limit, delta = (number.item() for number in numbers if number is not None)
+    return [(max(0, int(np.ceil((limit - start) / delta))) if delta else None,)]
+
+
+def _diagonal(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    x = inputs[0].shape
+    if x is None or len(x) < 2:
+        return [None]
+    return [(*x[:-2], None if x[-1] is None or x[-2] is None else min(x[-1], x[-2]))]
+
+
+def _frequencies(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    x, length = inputs[0].shape, _numbers(inputs[1])
+    if x is None:
+        return [None]
+    return [(*x[:-1], None if length is None else int(length.reshape(-1)[0]) // 2 + 1)]
+
+
+def _looked_up(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    return [inputs[1].shape]
+
+
+def _segments(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    x, ids, count = inputs[0].shape, inputs[1].shape, inputs[2].constant
+    if x is None or ids is None:
+        return [None]
+    return [(None if count is None else int(count), *x[len(ids) :])]
+
+
+def _to_dense(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    return [_from_constant(inputs[1])]
+
+
+def _split_strings(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    return [(None, 2), (None,), (2,)]
+
+
+def _decoded(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    return [(None,), (None,)]
+
+
+def _encoded(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    return [(None,)]
+
+
+def _ngrams(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    return [(None,), inputs[1].shape]
+
+
+def _without_matrix(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    x = inputs[0].shape
+    return [None if x is None else x[:-2]] * 2
+
+
+def _matrix_diagonal(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    x = inputs[0].shape
+    return [None if x is None else (*x, x[-1])]
+
+
+def _one_hot(inputs: Sequence[_Value], attrs: Attrs) -> Sequence[Shape]:
+    x, depth = inputs[0].shape, inputs[1].constant
+    if x is None:
+        return [None]
+    at = attrs["axis"] % (len(x) + 1)
+    return [(*x[:at], None if depth is None else int(depth), *x[at:])]
+
+
 def _rows(rule: Rule, ops: str) -> dict[str, Rule]:
     return dict.fromkeys(ops.split(), rule)
 
@@ -386,12 +457,15 @@ _RULES: dict[str, Rule] = {
         "Identity Abs Neg Exp Log Log1p Expm1 Sqrt Rsqrt Square Sign Floor Ceil Round Rint Sigmoid Tanh Relu Relu6 "
         "LeakyRelu Elu Selu Softplus Softsign Softmax LogSoftmax BiasAdd Cast Sin Cos Tan Sinh Cosh Erf Reciprocal "
         "Inv IsNan IsFinite LogicalNot ZerosLike OnesLike StopGradient ReverseV2 Cumsum Cumprod ClipByValue "
-        "PreventGradient",
+        "PreventGradient ComplexAbs Real Imag StringLower RegexReplace AsString StringToHashBucketFast "
+        "StringToHashBucketStrong Bucketize "
+        "Cholesky MatrixInverse MatrixBandPart Erfc Erfinv BesselI0e Asin Acos Atan Asinh Acosh Atanh Invert IsInf",
     ),
     **_rows(
         _broadcast,
         "Add AddV2 Sub Mul Div RealDiv TruncateDiv FloorDiv FloorMod Mod Maximum Minimum Pow SquaredDifference Greater "
-        "GreaterEqual Less LessEqual Equal NotEqual LogicalAnd LogicalOr Atan2 DivNoNan MulNoNan",
+        "GreaterEqual Less LessEqual Equal NotEqual LogicalAnd LogicalOr Atan2 DivNoNan MulNoNan "
+        "BitwiseAnd BitwiseOr BitwiseXor LeftShift RightShift NextAfter",
     ),
     **_rows(_matmul, "MatMul BatchMatMul BatchMatMulV2"),
     **_rows(_conv, "Conv2D Conv3D"),
@@ -404,15 +478,28 @@ _RULES: dict[str, Rule] = {
     **_rows(_resize, "ResizeNearestNeighbor ResizeBilinear ResizeBicubic ResizeArea ScaleAndTranslate"),
     **_rows(_gather, "Gather GatherV2"),
     **_rows(_normalized, "FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3"),
-    **_rows(_select, "Select"),
+    **_rows(_select, "Select MatrixSolve MatrixTriangularSolve"),
     "AddN": _same,
     "BatchToSpaceND": _batch_to_space,
     "ConcatV2": _concat,
     "ExpandDims": _expand,
     "ExtractImagePatches": _patches,
     "Fill": _fill,
+    "LookupTableFindV2": _looked_up,
+    "OneHot": _one_hot,
+    "RFFT": _frequencies,
+    "SparseToDense": _to_dense,
+    "StringNGrams": _ngrams,
+    "StringSplitV2": _split_strings,
+    "UnicodeDecode": _decoded,
+    "UnicodeEncode": _encoded,
+    "UnsortedSegmentSum": _segments,
     "GatherNd": _gather_nd,
+    "MatrixDeterminant": _without_matrix,
+    "MatrixDiag": _matrix_diagonal,
+    "MatrixDiagPart": _diagonal,
     "Pack": _pack,
+    "Range": _range,
     "Rank": _scalar,
     "Reshape": _reshape,
     "Shape": _shape,

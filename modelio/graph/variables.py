@@ -1,20 +1,39 @@
 """Which variable of a graph is which entry of its checkpoint.
 
-A graph that our lowering built names its variables after their keys. Elsewhere the graph itself says it: the saver's
-RestoreV2 node lists the keys, and an Assign or AssignVariableOp takes each of its outputs to the variable.
+A graph that our lowering built names its variables after their keys. Elsewhere the graph itself says it, since loaders
+ask it too: what restores it takes each entry of the checkpoint to its variable (:mod:`modelio.graph.loading`). A graph
+without its saver, beside a checkpoint of objects, is matched by the names that the checkpoint noted.
 """
 
 from __future__ import annotations
 
-from modelio.model import GraphModel, Message
-from modelio.wire import dtypes
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-__all__ = ["VARIABLES", "variable_keys"]
+import numpy as np
+
+from modelio.errors import ReadError
+from modelio.graph.loading import ASSIGNS, Entry, Loading, loading
+from modelio.graph.saver import COLLECTION, SAVER
+from modelio.graph.tables import MAIN_OP, initializer_of, main_op
+from modelio.model import GraphModel, Message, Tensor
+from modelio.wire.window import CHUNK
+
+__all__ = ["VARIABLES", "by_name", "shared_name", "values_of", "variable_entries", "variable_keys"]
 
 VARIABLES = ("VarHandleOp", "Variable", "VariableV2")
 """Ops that are a variable: a resource, or a reference as TensorFlow 1 had them."""
 
-ASSIGNS = ("Assign", "AssignVariableOp")
+_CHECKPOINT, _INIT = "_CHECKPOINTABLE_OBJECT_GRAPH", "signature_def/__saved_model_init_op"
+
+_OF_TENSORFLOW_2 = frozenset({SAVER, "object_graph_def", _CHECKPOINT, _INIT, f"{COLLECTION}variables"})
+"""The keys of ``extra`` that speak of variables by their keys, or of Python objects."""
+
+
+def shared_name(node: Message) -> str:
+    """What a resource or a variable is known by: nodes of one shared name are one variable, or one table."""
+    shared = node.attr["shared_name"].s.decode("utf-8", "replace") if "shared_name" in node.attr else ""
+    return shared or str(node.name)
 
 
 def variable_keys(model: GraphModel) -> dict[str, str]:
@@ -22,45 +41,109 @@ def variable_keys(model: GraphModel) -> dict[str, str]:
 
     A part of a partitioned variable has no key of its own, and is left out.
     """
+    return {name: entry.key for name, entry in variable_entries(model).items() if not entry.part}
+
+
+def variable_entries(model: GraphModel) -> dict[str, Entry]:
+    """The checkpoint's entry for each variable node that has one."""
+    return _entries(model, loading(model))
+
+
+def values_of(model: GraphModel) -> dict[str, Tensor]:
+    """The value of each variable node that has one: the checkpoint's, or what the init op assigns."""
+    load = loading(model)
+    values = _stored(model, _entries(model, load))
+    for name, text in load.assigned():
+        if name not in values and (constant := load.constant(text)) is not None:
+            values[name] = constant
+    return values
+
+
+def by_name(model: GraphModel) -> GraphModel:
+    """The model as TensorFlow 1 had them: variables are keyed by their nodes' names, and there are no Python objects.
+
+    What restored them under other keys goes; :func:`~modelio.graph.saver.add_saver` makes the like when it is written.
+    Entries of the checkpoint that no variable of the graph takes go too. The init op is named in the collection, where
+    TensorFlow 2 feeds it the paths of assets (``load_v1_in_v2.py``; as a signature it could not).
+    """
     nodes = {node.name: node for node in model.graph.node}
-    keys = {
-        name: key for name, node in nodes.items() if node.op in VARIABLES and (key := _own_key(node)) in model.variables
-    }
-    for node in model.graph.node:
-        if node.op in ASSIGNS and len(node.input) == 2:
-            variable = node.input[0].partition(":")[0]
-            key = _restored(nodes, node.input[1])
-            if key in model.variables and variable in nodes and nodes[variable].op in VARIABLES:
-                keys[variable] = key
-    return keys
+    variables = {shared_name(nodes[name]): tensor for name, tensor in _stored(model, variable_entries(model)).items()}
+    extra = {key: data for key, data in model.extra.items() if key not in _OF_TENSORFLOW_2}
+    first = initializer_of(model)
+    if first is not None and _INIT in model.extra:
+        extra[MAIN_OP] = main_op(first)
+    return replace(model, variables=variables, extra=extra)
 
 
-def _own_key(node: Message) -> str:
-    shared = node.attr["shared_name"].s.decode("utf-8", "replace") if "shared_name" in node.attr else ""
-    return shared or str(node.name)
+def _entries(model: GraphModel, load: Loading) -> dict[str, Entry]:
+    """What the loader restores counts most, then a variable's own name, then whatever else would restore it."""
+    variables = {node.name: node for node in model.graph.node if node.op in VARIABLES}
+    entries = _restored(model, load)
+    known = _noted(model)
+    for name, node in variables.items():
+        own = shared_name(node)
+        if name not in entries and (key := known.get(own, own)) in model.variables:
+            entries[name] = Entry(key)
+    if model.variables and not entries.keys() >= variables.keys():
+        entries = {**_restored(model, loading(model, also=ASSIGNS)), **entries}
+    return {name: entry for name, entry in entries.items() if name in variables}
 
 
-def _restored(nodes: dict[str, Message], value: str) -> str:
-    """The key whose tensor arrives at an input, through Identity nodes; "" where it comes from elsewhere."""
-    for _ in range(8):  # an Identity or two stand between in the files of TensorFlow's own savers
-        name, _, index = value.partition(":")
-        node = nodes.get(name)
-        if node is None:
-            return ""
-        if node.op == "RestoreV2" and len(node.input) == 3:
-            position = int(index or 0)
-            names, slices = _strings(nodes, node.input[1]), _strings(nodes, node.input[2])
-            whole = position < len(names) and position < len(slices) and not slices[position]
-            return names[position] if whole else ""
-        if node.op != "Identity" or not node.input:
-            return ""
-        value = node.input[0]
-    return ""
+def _restored(model: GraphModel, load: Loading) -> dict[str, Entry]:
+    entries = {name: load.entry(text) for name, text in load.assigned()}
+    return {name: entry for name, entry in entries.items() if entry is not None and entry.key in model.variables}
 
 
-def _strings(nodes: dict[str, Message], value: str) -> list[str]:
-    node = nodes.get(value.partition(":")[0])
-    if node is None or node.op != "Const":
-        return []
-    array = dtypes.tensor_to_numpy(node.attr["value"].tensor, where=node.name)
-    return [item.decode("utf-8", "replace") for item in array.reshape(-1).tolist() if isinstance(item, bytes)]
+def _stored(model: GraphModel, entries: Mapping[str, Entry]) -> dict[str, Tensor]:
+    return {name: _part(model.variables[entry.key], entry.part, name) for name, entry in entries.items()}
+
+
+def _noted(model: GraphModel) -> dict[str, str]:
+    """Name in TensorFlow 1 -> key, as a checkpoint of objects notes it."""
+    from modelio.graph.objects import VALUE, checkpoint_objects
+
+    if _CHECKPOINT not in model.extra:
+        return {}
+    values = [node.values.get(VALUE) for node in checkpoint_objects(model.extra[_CHECKPOINT]).nodes]
+    return {value.full_name: value.key for value in values if value is not None and value.full_name}
+
+
+def _part(tensor: Tensor, part: str, where: str) -> Tensor:
+    """A part of a tensor; ``part`` is the whole's shape and a ``start,length`` or ``-`` for each dimension, as in
+    ``"4 3 2,2:-"`` (``checkpoint::ParseShapeAndSlice``).
+    """
+    if not part:
+        return tensor
+    *_, extents = part.split(" ")
+    places = []
+    for size, extent in zip(tensor.shape, extents.split(":"), strict=False):
+        start, _, length = extent.partition(",")
+        try:
+            places.append(slice(0, size) if extent == "-" else slice(int(start), int(start) + int(length)))
+        except ValueError:
+            places = []
+            break
+    fits = all(0 <= place.start <= place.stop <= size for place, size in zip(places, tensor.shape, strict=False))
+    if len(places) != len(tensor.shape) or not fits:
+        raise ReadError(f"it restores the part {part!r} of a tensor of shape {tensor.shape}", where=where)
+    shape = tuple(place.stop - place.start for place in places)
+    row = tensor.nbytes // tensor.shape[0] if tensor.shape and tensor.shape[0] else 0
+    rows_only = shape[1:] == tensor.shape[1:] and tensor.dtype.kind != "O"
+    return Tensor(
+        tensor.dtype,
+        shape,
+        lambda: np.ascontiguousarray(tensor.numpy()[tuple(places)]),
+        (lambda: _between(tensor, places[0].start * row, places[0].stop * row)) if rows_only and shape else None,
+    )
+
+
+def _between(tensor: Tensor, start: int, stop: int) -> Iterator[bytes | memoryview]:
+    """The bytes of a tensor from ``start`` to ``stop``."""
+    position = 0
+    for chunk in tensor.chunks():
+        view = memoryview(chunk)
+        yield from (
+            view[begin : min(begin + CHUNK, stop - position)]
+            for begin in range(max(start - position, 0), max(min(view.nbytes, stop - position), 0), CHUNK)
+        )
+        position += view.nbytes

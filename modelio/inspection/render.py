@@ -34,6 +34,8 @@ def _headline(report: Report) -> tuple[str, str]:
     written = " on ".join(f"{product} {report.meta[key]}" for key, product in origins.items() if report.meta.get(key))
     backend = report.meta.get("backend")
     parts = []
+    if report.meta.get("checkpoint"):
+        parts.append(plain(report.meta["checkpoint"]))
     if written:
         parts.append(f"written by {plain(written)}" + (f" on {plain(backend)}" if backend else ""))
     if report.tags:

@@ -25,10 +25,11 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from modelio.errors import ConversionError, ReadError
+from modelio.errors import ConversionError, ReadError, WriteError
 from modelio.format import Level
 from modelio.graph.analysis import Graph, Placeholder, required_placeholders, signature_of, tensor_name
 from modelio.graph.names import legal_name
+from modelio.inspection.words import listed
 from modelio.model import GraphModel, LayerModel, Message, Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -232,7 +233,29 @@ def _report_of_graph(model: GraphModel, format: str | None, level: Level | None)
         weights=Weights(tuple(_stored(model) if model.variables else _constants(nodes))),
         functions=len(graph.functions),
         operations=dict(sorted(operations.items(), key=lambda item: (-item[1], item[0]))),
+        remarks=tuple(_graph_remarks(model, signatures)),
     )
+
+
+def _graph_remarks(model: GraphModel, signatures: Mapping[str, Signature]) -> Iterator[str]:
+    """What the parts that are missing mean."""
+    if model.variables and not model.graph.node and not model.graph.library.function:
+        yield (
+            "There are variables and no graph: what is computed with them is in the code that was trained, or in a "
+            ".meta file that belongs beside these."
+        )
+    if model.variables and "checkpoint" in model.meta and "checkpoint_version" not in model.meta:
+        yield (
+            "This is the graph alone: the numbers of its variables are in the .index and .data files that belong "
+            "beside it, and without them it can only be looked at."
+        )
+    if not signatures and not model.tags and model.graph.node:
+        named = [node.name for node in model.graph.node if node.op.startswith("Placeholder")]
+        placeholders = listed(name for name in named if not name.startswith("save/"))  # tf.train.Saver's file names
+        yield (
+            "There is no signature: which tensors go in and which come out is for you to say. "
+            + (f"The placeholders are {placeholders}." if placeholders else "There is no placeholder.")
+        )
 
 
 def _nodes(graph: Message) -> Iterator[tuple[str, Message]]:
@@ -440,4 +463,10 @@ def _sizes(shape: Any) -> Any:
 
 
 def _dtype_name(dtype: Any) -> str:
-    return "string" if dtype.kind == "O" else str(dtype.name)
+    """TensorFlow's name of it; NumPy's, of what TensorFlow does not have."""
+    from modelio.wire import dtypes
+
+    try:
+        return dtypes.dtype_name(dtypes.dtype_number(dtype))
+    except WriteError:
+        return str(dtype.name)

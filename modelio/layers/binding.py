@@ -19,12 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from modelio.errors import ReadError
-from modelio.layers.catalogue import Shape, dimensions, weights_of
+from modelio.layers.catalogue import LEARNED, LOOSE, Shape, dimensions, weights_of
 from modelio.layers.layouts import Stored, normalized, stored_of
 from modelio.layers.network import network_of
 from modelio.layers.normal_form import Layer, Network
 from modelio.layers.order import ORDERS, Own, Slot, order_of_get_weights, trained_first
 from modelio.layers.shapes import shapes_of
+from modelio.layers.vocabularies import LAYERS as LOOKUPS
+from modelio.layers.vocabularies import adapted
+from modelio.layers.weight_paths import twins_of
 from modelio.model import Dialect, LayerModel, Tensor
 
 __all__ = ["bind", "from_arrays", "get_weights"]
@@ -39,7 +42,8 @@ def bind(network: Network, model: LayerModel) -> Network:
     """Fill in ``weights`` of every layer of ``network`` from ``model``; returns the same network.
 
     Each weight comes in the layout of Keras 2 and 3, and has the shape that its layer's arguments and input ask for.
-    Nothing is read yet.
+    Nothing is read yet. A vocabulary that is among the assets, as Keras 3 has it, comes as the weight that it is in
+    tf_keras: ``vocabulary``.
 
     Raises:
         ReadError: arrays are missing or left over, or have another shape; it lists all such places of the model.
@@ -57,6 +61,8 @@ def bind(network: Network, model: LayerModel) -> Network:
             faults.append(error.reason)
     if faults:
         raise ReadError(f"the weights do not fit the architecture: {_listed(faults, 10, '; ')}", where=network.name)
+    for layer, words in adapted(network, model.assets).items():
+        layer.weights.setdefault("vocabulary", words)
     return network
 
 
@@ -108,6 +114,7 @@ def _listed(items: Sequence[str], limit: int = 5, between: str = ", ") -> str:
 
 def _assigned(layer: Layer, group: Group) -> dict[Layer, dict[str, Tensor]]:
     """Layer -> stored name -> tensor, for the layer and all inside it, in Keras' order."""
+    group, loose = _apart(layer, group)
     names = list(group)
     slots = _slots(layer, names)
     assigned: dict[Layer, dict[str, Tensor]] = {}
@@ -116,14 +123,56 @@ def _assigned(layer: Layer, group: Group) -> dict[Layer, dict[str, Tensor]]:
         own_names = [names[place] for place in places]
         roles = _own_words(own_names) if known is None else _roles(own_names, [slots[place].stored for place in places])
         arrays = {role: group[name] for role, name in zip(roles, own_names, strict=True)}
-        assigned[part] = arrays if known is None else {stored.name: arrays[stored.name] for stored in known}
+        assigned[part] = (
+            arrays
+            if known is None
+            else {
+                stored.name: arrays[stored.name]
+                for stored in known
+                if stored.name not in LOOSE and (stored.name in arrays or not stored.name.startswith(LEARNED))
+            }
+        )
+    if any(stored_of(part) and part not in assigned for part in layer.walk()):  # an object that is stored once
+        assigned.update({twin: assigned[first] for twin, first in twins_of(layer.walk()).items() if first in assigned})
+    for part, own in loose.items():
+        assigned[part] = {**assigned.get(part, {}), **own}
     return assigned
+
+
+def _apart(layer: Layer, group: Group) -> tuple[Group, dict[Layer, dict[str, Tensor]]]:
+    """A group without the arrays that go by their names, and those by the layers whose they are."""
+    loose: dict[Layer, dict[str, Tensor]] = {}
+    others: dict[str, Tensor] = {}
+    for name, tensor in group.items():
+        owner, _, role = name.partition(":")[0].rpartition("/")
+        parts = [part for part in layer.walk() if part.class_name in LOOKUPS]
+        if re.fullmatch(r"Variable(_\d+)?", role):  # tf_keras gives the factors of words no name
+            parts = [part for part in parts if part.config.get("output_mode") == "tf_idf" and part not in loose]
+            role = "idf_weights"
+        parts = parts if role in LOOSE else []
+        named = [part for part in parts if owner in (part.name, part.path)] or parts
+        if named:
+            loose.setdefault(named[0], {})[role] = tensor
+        else:
+            others[name] = tensor
+    return others, loose
 
 
 def _slots(layer: Layer, names: Sequence[str]) -> list[Slot]:
     """The slots that ``names`` stand for: in the order of HDF5 files, unless the names agree better with another."""
-    own = _own(layer, len(names))
+    every = _own(layer, len(names))
+
+    def own(part: Layer) -> tuple[Stored, ...]:
+        return tuple(stored for stored in every(part) if stored.name not in LOOSE)
+
     orders = [order(layer, own) for order in ORDERS]
+    if len(orders[0]) > len(names):  # an object that is reached twice is stored once
+        twins = twins_of(layer.walk())
+        once = [[slot for slot in slots if slot.layer not in twins] for slots in orders]
+        orders = once if len(once[0]) == len(names) else orders
+    if len(orders[0]) > len(names):  # Keras merges what LoRA learned into the kernel where it writes .keras files
+        merged = [[slot for slot in slots if not slot.stored.name.startswith(LEARNED)] for slots in orders]
+        orders = merged if len(merged[0]) == len(names) else orders
     if len(orders[0]) != len(names):
         wanted = [f"{slot.layer.path}/{slot.stored.name}".removeprefix(f"{layer.path}/") for slot in orders[0]]
         raise ReadError(
@@ -221,24 +270,31 @@ def _misfits(layer: Layer, inputs: Shape | None) -> list[str]:
 def get_weights(model: LayerModel) -> list[npt.NDArray[Any]]:
     """The arrays of ``model.get_weights()``, in the order of the Keras version that wrote the model.
 
+    One that several layers have counts where it is reached first, as in Keras.
+
     Raises:
         ReadError: the model has no architecture, or its weights do not fit it.
     """
     if model.architecture is None:
         raise ReadError("this model has weights alone, and the order of get_weights() follows the architecture")
     network = network_of(model.architecture, model.dialect, model.meta)
-    arrays: list[npt.NDArray[Any]] = []
+    tensors: list[Tensor] = []
     for layer, group in _groups(network, model.weights):
         own = _own(layer, len(group))
         slots = order_of_get_weights(layer)(layer, own)
         if any(stored_of(part) is None for part in layer.walk()):  # a custom layer's own names say nothing
             stored = dict(zip(_slots(layer, list(group)), group.values(), strict=True))
-            arrays += [stored[slot].numpy() for slot in slots]
+            tensors += [stored[slot] for slot in slots if slot in stored]
         else:
             assigned = _assigned(layer, group)
-            arrays += [assigned[slot.layer][slot.stored.name].numpy() for slot in slots]
-    own_arrays = [tensor.numpy() for tensor in model.weights.get(OWN, {}).values()]
-    return own_arrays + arrays if model.dialect == "keras3" else arrays + own_arrays
+            tensors += [
+                assigned[slot.layer][slot.stored.name]
+                for slot in slots
+                if slot.stored.name not in LOOSE or slot.stored.name in assigned.get(slot.layer, {})
+            ]
+    own_tensors = list(model.weights.get(OWN, {}).values())
+    ordered = own_tensors + tensors if model.dialect == "keras3" else tensors + own_tensors
+    return [tensor.numpy() for tensor in {id(tensor): tensor for tensor in ordered}.values()]
 
 
 def from_arrays(
@@ -289,7 +345,13 @@ def _ordered(layer: Layer, group: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = {id(tensor): name for name, tensor in group.items()}
     assigned = _assigned(layer, group)
     slots = trained_first(layer, _own(layer, len(group)))
-    return {names[id(tensor)]: tensor for slot in slots for tensor in (assigned[slot.layer][slot.stored.name],)}
+    found = [
+        assigned[slot.layer][slot.stored.name]
+        for slot in slots
+        if slot.stored.name not in LOOSE or slot.stored.name in assigned.get(slot.layer, {})
+    ]
+    found += [tensor for own in _apart(layer, group)[1].values() for tensor in own.values()]
+    return {names[id(tensor)]: tensor for tensor in found}
 
 
 def _tensor(array: Any) -> Tensor:

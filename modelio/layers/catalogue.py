@@ -21,7 +21,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["CATALOGUE", "Kind", "Shape", "Weight", "complete", "dimensions", "weights_of"]
+__all__ = [
+    "CATALOGUE",
+    "LEARNED",
+    "LOOSE",
+    "Kind",
+    "Shape",
+    "Weight",
+    "block_of",
+    "complete",
+    "dimensions",
+    "quantized_to",
+    "weights_of",
+]
 
 Config = Mapping[str, Any]
 Shape = tuple[int | None, ...]
@@ -48,9 +60,12 @@ class Weight:
     family: str = ""
 
     def exists(self, config: Config) -> bool:
-        if callable(self.when):
-            return self.when(config)
-        return bool(config.get(self.when)) if self.when else True
+        try:
+            if callable(self.when):
+                return bool(self.when(config))
+            return bool(config.get(self.when)) if self.when else True
+        except ValueError:  # an array among the arguments, which is neither true nor false
+            return True
 
 
 @dataclass(frozen=True)
@@ -179,6 +194,83 @@ def _adapted(config: Config) -> bool:
     return config.get("mean") is None
 
 
+# -- embedding ---------------------------------------------------------------------------------------------------------
+
+
+def quantized_to(config: Config) -> str:
+    """What Keras 3 has quantized a layer to: ``int8``, ``int4`` (of ``int4/128``), ...; empty where it has not.
+
+    keras/src/dtype_policies/dtype_policy.py, ``QuantizedDTypePolicy``, whose name is ``int8_from_float32``.
+    """
+    policy = config.get("dtype")
+    inside = policy.get("config") if isinstance(policy, Mapping) else {"name": policy}
+    inside = inside if isinstance(inside, Mapping) else {}
+    mode = inside.get("mode") or str(inside.get("name")).rpartition("_from_")[0]
+    return mode.partition("/")[0] if isinstance(mode, str) else ""
+
+
+def block_of(config: Config) -> int | None:
+    """How many rows share a scale in int4, as in ``int4/128``; None: all.
+
+    keras/src/dtype_policies/dtype_policy.py, ``Int4DTypePolicy``.
+    """
+    policy = config.get("dtype")
+    inside = policy.get("config") if isinstance(policy, Mapping) else {"name": policy}
+    inside = inside if isinstance(inside, Mapping) else {}
+    mode = inside.get("mode") or str(inside.get("name")).rpartition("_from_")[0]
+    kind, _, size = str(mode).partition("/")
+    return int(size) if kind == "int4" and size.isdecimal() and int(size) > 0 else None
+
+
+def _is_int8(config: Config) -> bool:
+    return quantized_to(config) == "int8"
+
+
+def _is_whole(config: Config) -> bool:
+    return quantized_to(config) in ("int8", "int4")
+
+
+def _has_blocks(config: Config) -> bool:
+    return block_of(config) is not None
+
+
+def _quantization(matrix: str, *floating: str) -> tuple[Weight, ...]:
+    """What quantizing adds to a layer with a kernel or a table, in the order of ``variable_serialization_spec``."""
+    return (
+        Weight(f"{matrix}_scale", when=_is_whole, trainable=False),
+        Weight(f"{matrix}_zero", when=_has_blocks, trainable=False),
+        Weight("g_idx", when=_has_blocks, trainable=False),
+        *(Weight(role, when=lambda config: quantized_to(config) == "float8") for role in floating),
+        Weight(f"lora_{matrix}_a", when="lora_rank"),
+        Weight(f"lora_{matrix}_b", when="lora_rank"),
+    )
+
+
+_FLOAT8 = (
+    *("inputs_scale", "inputs_amax_history", "kernel_scale", "kernel_amax_history"),
+    *("outputs_grad_scale", "outputs_grad_amax_history"),
+)
+
+
+def _kernel_of(shape: str) -> tuple[Weight, Weight]:
+    """A kernel, which training leaves alone once it is made whole numbers; in int4 two lie in each."""
+    return (
+        Weight("kernel", shape, when=lambda config: not _is_whole(config), names=_KERNEL),
+        Weight("kernel", "", when=_is_whole, trainable=False, names=_KERNEL),
+    )
+
+
+_EMBEDDING = (
+    Weight("embeddings", "input_dim output_dim", when=lambda config: not _has_nibbles(config), names=_KERNEL),
+    Weight("embeddings", "", when=lambda config: _has_nibbles(config), names=_KERNEL),
+    *_quantization("embeddings"),
+)
+
+
+def _has_nibbles(config: Config) -> bool:
+    return quantized_to(config) == "int4"
+
+
 # -- recurrent ---------------------------------------------------------------------------------------------------------
 
 _RECURRENT = {
@@ -230,33 +322,82 @@ def _attention_part(part: str, kernel: str, bias: str) -> tuple[Weight, Weight]:
     return Weight(f"{part}/kernel", kernel), Weight(f"{part}/bias", bias, when="use_bias")
 
 
+def _attention_gate(kernel: str, bias: str) -> tuple[Weight, Weight]:
+    """Since Keras 3.15; it is built before the values' part."""
+    return (
+        Weight("gate/kernel", kernel, when="use_gate"),
+        Weight("gate/bias", bias, when=lambda config: bool(config.get("use_gate") and config.get("use_bias"))),
+    )
+
+
 _MULTI_HEAD_ATTENTION = Kind(
     weights=(
         *_attention_part("query", "? num_heads key_dim", "num_heads key_dim"),
         *_attention_part("key", "? num_heads key_dim", "num_heads key_dim"),
+        *_attention_gate("? num_heads value_dim", "num_heads value_dim"),
         *_attention_part("value", "? num_heads value_dim", "num_heads value_dim"),
         *_attention_part("attention_output", "", ""),
     ),
-    defaults={"value_dim": None, "use_bias": True, "output_shape": None, "attention_axes": None, "dropout": 0.0},
+    defaults={
+        "value_dim": None,
+        "use_bias": True,
+        "use_gate": False,
+        "output_shape": None,
+        "attention_axes": None,
+        "sliding_window": None,
+        "dropout": 0.0,
+    },
 )
 
 _GROUPED_QUERY_ATTENTION = Kind(
     weights=(
         *_attention_part("query", "? num_query_heads head_dim", "num_query_heads head_dim"),
         *_attention_part("key", "? num_key_value_heads head_dim", "num_key_value_heads head_dim"),
+        *_attention_gate("? num_query_heads head_dim", "num_query_heads head_dim"),
         *_attention_part("value", "? num_key_value_heads head_dim", "num_key_value_heads head_dim"),
         *_attention_part("attention_output", "num_query_heads head_dim ?", "?"),
     ),
-    defaults={"use_bias": True, "dropout": 0.0},
+    defaults={"use_bias": True, "dropout": 0.0, "use_gate": False, "sliding_window": None},
 )
 
 _SCALE = Weight("scale", when="use_scale")
+
+
+def _is_adapted(config: Config) -> bool:
+    return not config.get("bin_boundaries") and not config.get("bins")  # its name until TensorFlow 2.5
+
 
 # A table that was adapted is among tf_keras' get_weights(), as an array of strings; its HDF5 files lack it, with an
 # error when they are written (preprocessing/index_lookup.py). Keras 3 keeps it as an asset.
 _VOCABULARY = Weight(
     "vocabulary", when=lambda config: config.get("vocabulary") is None, trainable=False, family="tf.keras"
 )
+
+
+def _weighs_words(config: Config) -> bool:
+    return config.get("output_mode") in ("tf_idf", "tf-idf")
+
+
+_LOOKUP = Kind(
+    (
+        Weight("idf_weights", when=_weighs_words, trainable=False, family="tf.keras"),
+        _VOCABULARY,
+        Weight(
+            "num_documents",
+            when=lambda config: _weighs_words(config) and config.get("vocabulary") is None,
+            trainable=False,
+            family="tf.keras",
+        ),
+    ),
+    {"vocabulary": None},
+)
+
+LEARNED = "lora_"
+"""In front of the roles of what LoRA has learned, which are merged into the kernel in ``.keras`` files."""
+
+LOOSE = frozenset({"idf_weights", "num_documents"})
+"""Weights that go by their names and not by their places: Keras 3, to which they are none, keeps the first in
+``.keras`` files as tf_keras does, and no file has the second."""
 
 _NO_ARGUMENTS = Kind()
 
@@ -266,20 +407,33 @@ CATALOGUE: Mapping[str, Kind] = {
     # core
     "InputLayer": Kind(defaults={"sparse": False, "ragged": False, "dtype": "float32"}),
     "Dense": Kind(
-        (Weight("kernel", "features units", names=_KERNEL), _bias("units")), {"activation": "linear", "use_bias": True}
+        (*_kernel_of("features units"), _bias("units"), *_quantization("kernel", *_FLOAT8)),
+        {"activation": "linear", "use_bias": True, "lora_rank": None},
     ),
     "EinsumDense": Kind(
-        (Weight("kernel"), Weight("bias", when="bias_axes")), {"activation": "linear", "bias_axes": None}
+        (*_kernel_of(""), Weight("bias", when="bias_axes"), *_quantization("kernel", *_FLOAT8)),
+        {"activation": "linear", "bias_axes": None, "lora_rank": None},
     ),
-    "Embedding": Kind(
-        (Weight("embeddings", "input_dim output_dim", names=_KERNEL),), {"mask_zero": False, "input_length": None}
-    ),
+    "Embedding": Kind(_EMBEDDING, {"mask_zero": False, "input_length": None}),
     "ReversibleEmbedding": Kind(
         (
-            Weight("embeddings", "input_dim output_dim"),
+            *_EMBEDDING,
             Weight("reverse_embeddings", "output_dim input_dim", when=lambda config: not config.get("tie_weights")),
+            Weight(
+                "reverse_embeddings_scale",
+                "input_dim",
+                when=lambda config: _is_int8(config) and not config.get("tie_weights"),
+                trainable=False,
+            ),
         ),
-        {"tie_weights": True, "mask_zero": False},
+        {"tie_weights": True, "mask_zero": False, "reverse_dtype": None, "logit_soft_cap": None},
+    ),
+    "RandomFourierFeatures": Kind(  # tf_keras alone: keras.layers.experimental
+        (
+            Weight("kernel_scale", "1"),
+            Weight("unscaled_kernel", "features output_dim", trainable=False),
+            Weight("bias", "output_dim", trainable=False),
+        )
     ),
     "Masking": Kind(defaults={"mask_value": 0.0}),
     "Lambda": _NO_ARGUMENTS,
@@ -325,6 +479,9 @@ CATALOGUE: Mapping[str, Kind] = {
     "ELU": Kind(defaults={"alpha": 1.0}),
     "ThresholdedReLU": Kind(defaults={"theta": 1.0}),
     "Softmax": Kind(defaults={"axis": -1}),
+    # of keras.applications: convnext.py
+    "LayerScale": Kind((Weight("gamma", "projection_dim"),)),
+    "StochasticDepth": _NO_ARGUMENTS,
     "PReLU": Kind((Weight("alpha", "alphas", names=("alphas",)),), {"shared_axes": None}),
     # merging
     **dict.fromkeys(("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"), _NO_ARGUMENTS),
@@ -373,17 +530,45 @@ CATALOGUE: Mapping[str, Kind] = {
     "GroupQueryAttention": _GROUPED_QUERY_ATTENTION,
     # preprocessing
     "Rescaling": Kind(defaults={"offset": 0.0}),
-    "Resizing": Kind(defaults={"interpolation": "bilinear", "crop_to_aspect_ratio": False}),
-    "CenterCrop": _NO_ARGUMENTS,
+    "Resizing": Kind(
+        defaults={
+            "interpolation": "bilinear",
+            "crop_to_aspect_ratio": False,
+            "pad_to_aspect_ratio": False,  # this and what follows: since Keras 3.1 and later
+            "fill_mode": "constant",
+            "fill_value": 0.0,
+            "antialias": False,
+        }
+    ),
     **dict.fromkeys(
         (
-            *("RandomCrop", "RandomFlip", "RandomTranslation", "RandomRotation", "RandomZoom", "RandomContrast"),
-            *("RandomBrightness", "RandomHeight", "RandomWidth"),
-            *("CategoryEncoding", "Discretization", "Hashing", "HashedCrossing"),
+            *("AugMix", "AutoContrast", "CategoryEncoding", "CenterCrop", "CutMix", "Equalization", "HashedCrossing"),
+            "Hashing",
+            *("MaxNumBoundingBoxes", "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration"),
+            *("RandomColorJitter", "RandomContrast", "RandomCrop", "RandomElasticTransform", "RandomErasing"),
+            *("RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHeight", "RandomHue", "RandomInvert"),
+            *("RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness"),
+            *("RandomShear", "RandomTranslation", "RandomWidth", "RandomZoom", "Solarization"),
         ),
         _NO_ARGUMENTS,
     ),
-    **dict.fromkeys(("TextVectorization", "StringLookup", "IntegerLookup"), Kind((_VOCABULARY,), {"vocabulary": None})),
+    "ContrastLimitedAdaptiveHistogramEqualization": Kind(
+        defaults={"value_range": (0, 255), "clip_limit": 4.0, "tile_grid_size": (8, 8), "data_format": "channels_last"}
+    ),
+    # What tf_keras adapted, it keeps as a summary of the data; Keras 3 as bin_boundaries among the arguments.
+    "Discretization": Kind(
+        (Weight("summary", when=_is_adapted, trainable=False, family="tf.keras"),),
+        {"bin_boundaries": None},
+    ),
+    **dict.fromkeys(("TextVectorization", "StringLookup", "IntegerLookup"), _LOOKUP),
+    "STFTSpectrogram": Kind(
+        (
+            Weight("real_kernel", "frame_length 1 ?", when=lambda config: config.get("mode") != "imag"),
+            Weight("imag_kernel", "frame_length 1 ?", when=lambda config: config.get("mode") != "real"),
+        ),
+        {"mode": "log", "padding": "valid", "expand_dims": False, "data_format": "channels_last"},
+    ),
+    "MelSpectrogram": _NO_ARGUMENTS,
     # Keras 1 alone: keras/layers/{core,advanced_activations}.py of 1.2.2
     "MaxoutDense": Kind(
         (

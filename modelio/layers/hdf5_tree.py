@@ -47,7 +47,7 @@ from modelio.errors import ReadError, WriteError
 from modelio.layers.values import version_of
 from modelio.model import LayerModel, Tensor
 from modelio.wire import jsontext
-from modelio.wire.hdf5_objects import Attribute, Reader, Writer
+from modelio.wire.hdf5_objects import Attribute, OtherKind, Reader, Writer
 
 __all__ = ["is_keras", "read", "write"]
 
@@ -150,7 +150,7 @@ def _meta(file: Reader, *groups: str) -> dict[str, str]:
     others = {}
     for name in file.attributes():
         if not _KNOWN.fullmatch(name):
-            with contextlib.suppress(ReadError, WriteError):  # references, structures: nothing that a text could keep
+            with contextlib.suppress(OtherKind, WriteError):  # nothing that a text could keep
                 others[name] = json.loads(jsontext.spell(_plain(file.attribute("", name))))
     return {**meta, OTHERS: jsontext.spell(others)} if others else meta
 

@@ -62,6 +62,7 @@ def join(weights: LayerModel, architecture: LayerModel) -> tuple[LayerModel, lis
         weights=matched,
         training=weights.training or architecture.training,
         meta={**architecture.meta, **weights.meta},
+        assets=weights.assets or architecture.assets,
     )
     bind(network, whole)
     return whole, [f"layer {name} has the weights of {own}, by position" for name, own in source.items() if name != own]

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelio.errors import ReadError
-from modelio.layers.catalogue import CATALOGUE, weights_of
+from modelio.layers.catalogue import CATALOGUE, LEARNED, LOOSE, quantized_to, weights_of
 from modelio.layers.normal_form import Layer
 from modelio.model import Tensor
 
@@ -69,6 +69,8 @@ def stored_of(layer: Layer) -> tuple[Stored, ...] | None:
         # TensorFlow 1.2 python/layers/normalization.py build: beta before gamma
         weights = tuple(sorted(weights, key=lambda weight: weight.role == "gamma"))
         weights = tuple(sorted(weights, key=lambda weight: not weight.trainable))
+    if quantized_to(layer.config):  # its kernel is no longer trained, and listed behind the bias
+        weights = tuple(sorted(weights, key=lambda weight: not weight.trainable))
     return tuple(Stored(weight.role, weight.names, weight.trainable) for weight in weights)
 
 
@@ -92,7 +94,9 @@ def normalized(layer: Layer, arrays: Mapping[str, Tensor], backend: str | None =
             if role in tensors:
                 tensors[role] = turn(tensors[role], layer)
     roles = [weight.role for weight in weights_of(layer.class_name, layer.config, layer.family) or ()]
-    return {role: tensors[role] for role in roles or tensors}
+    loose = {role: tensors[role] for role in LOOSE & tensors.keys()}
+    roles = [role for role in roles if role in tensors or not role.startswith(LEARNED)]
+    return {role: tensors[role] for role in roles or tensors if role not in LOOSE} | loose
 
 
 def rearranged(layer: Layer, backend: str | None = None) -> list[str]:

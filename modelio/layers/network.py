@@ -267,7 +267,7 @@ class _Reader:
         }
         networks = {layer.name for layer in layers.values() if layer.network is not None}
         counted = {name for name in networks if self.dialect == "keras3" and layers[name].class_name == "Functional"}
-        order, place_of = connect(nodes, ends, networks, where, counted)
+        order, place_of = connect(nodes, ends, networks, where, counted, raw=self.dialect == "keras3")
 
         def placed(value: Any, is_end: bool = False) -> Any:
             return _mapped(value, Origin, lambda origin: Ref(*place_of(origin, is_end)))

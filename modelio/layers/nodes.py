@@ -22,7 +22,7 @@ Sources: Keras 1.2.2 ``engine/topology.py``, Keras 2.3.1 ``engine/network.py``, 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -153,6 +153,11 @@ def _tensors(value: Any, where: str, depth: int = 0) -> Any:
 
 Place = tuple[int, int]
 
+_LOST = (
+    "; where this layer also stands in a model inside the model, tf_keras has written the calls of that one here, and "
+    "cannot load the file either: save the model as .keras"
+)
+
 
 def connect(
     nodes: Mapping[str, list[Node]],
@@ -160,6 +165,7 @@ def connect(
     networks: Collection[str],
     where: str,
     counted: Collection[str] = (),
+    raw: bool = False,
 ) -> tuple[list[tuple[str, Node]], Callable[..., Place]]:
     """The calls that the outputs need, in the file's order as far as dependencies allow, and where each tensor is.
 
@@ -169,6 +175,7 @@ def connect(
         networks: names of the layers that are models themselves.
         where: path of the model.
         counted: those of ``networks`` whose creation counts as a call in ``ends``, whatever it does elsewhere.
+        raw: whether arguments may count all calls of a layer, also those in other models (:func:`_renumbered`).
 
     Returns:
         ``(layer name, node)`` in an order that can be computed, and a function from Origin to (position, output), which
@@ -187,16 +194,20 @@ def connect(
     }
     tips = [leaf for end in ends.values() for leaf in flatten(end)]
     used = [origin for own in sources.values() for origin in own]
+    renumbered = _renumbered(nodes, used, tips, networks) if raw else {}
     own_count = set(counted) - {tip.layer for tip in tips if not tip.node}
     referred: dict[str, int] = {}
     for origin in [*(tip for tip in tips if tip.layer not in own_count), *used]:
         referred[origin.layer] = max(referred.get(origin.layer, 0), origin.node)
     created = {name for name in networks if referred.get(name, 0) == len(nodes.get(name, ())) > 0}
 
+    in_ends = frozenset(created | own_count)
+
     def key_of(origin: Origin, place: str, created: Collection[str] = created) -> tuple[str, int]:
         if origin.layer not in nodes:
-            raise ReadError(f"there is no layer {origin.layer!r}", where=place)
-        key = (origin.layer, origin.node - (origin.layer in created))
+            raise ReadError(f"there is no layer {origin.layer!r}{_LOST if networks else ''}", where=place)
+        number = origin.node if created is in_ends else renumbered.get((origin.layer, origin.node), origin.node)
+        key = (origin.layer, number - (origin.layer in created))
         if key not in numbers:
             raise ReadError(
                 f"call {origin.node} of {origin.layer!r} is used, but the file lists {len(nodes[origin.layer])}",
@@ -204,7 +215,6 @@ def connect(
             )
         return key
 
-    in_ends = created | own_count
     needed: dict[tuple[str, int], list[tuple[str, int]]] = {}
     waiting = [key_of(origin, where, in_ends) for origin in reversed(tips)]
     while waiting:
@@ -237,6 +247,33 @@ def connect(
         return positions[key_of(origin, where, in_ends if is_end else created)], origin.output
 
     return [(key[0], _node(nodes, key)) for key in positions], place_of
+
+
+def _renumbered(
+    nodes: Mapping[str, list[Node]], used: Sequence[Origin], tips: Sequence[Origin], networks: Collection[str]
+) -> dict[tuple[str, int], int]:
+    """The calls that arguments mean, by layer and the number that they have there.
+
+    A layer that stands in several models has calls in all of them, and a file lists those of its own model. Keras 3.0
+    numbers them anew where it names inputs and outputs, and not in the arguments of calls (``src/models/functional.py``
+    serialize_node). All that is listed is needed, so either the numbers fit as they are, or they tell the order.
+    """
+    renumbered: dict[tuple[str, int], int] = {}
+    in_use: dict[str, set[int]] = {}
+    at_ends: dict[str, set[int]] = {}
+    for origins, numbers in ((used, in_use), (tips, at_ends)):
+        for origin in origins:
+            numbers.setdefault(origin.layer, set()).add(origin.node)
+    for name, numbers_in_use in in_use.items():
+        listed = set(range(len(nodes.get(name, ()))))
+        ends = at_ends.get(name, set())
+        if name in networks or (numbers_in_use <= listed and listed - numbers_in_use <= ends):
+            continue
+        for places in (listed, listed - ends):
+            if len(places) == len(numbers_in_use):
+                renumbered |= {(name, raw): k for raw, k in zip(sorted(numbers_in_use), sorted(places), strict=True)}
+                break
+    return renumbered
 
 
 def _node(nodes: Mapping[str, list[Node]], key: tuple[str, int]) -> Node:

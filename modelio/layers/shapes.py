@@ -184,6 +184,11 @@ def _embedding(layer: Layer, inputs: list[Shape]) -> Shape:
     return (*inputs[0], layer.config["output_dim"])
 
 
+def _reversible_embedding(layer: Layer, inputs: list[Shape]) -> Shape | None:
+    """Which way it goes, the call says and not the layer: where the input may be rows of the table, nobody knows."""
+    return None if inputs[0][-1:] == (layer.config["output_dim"],) else _embedding(layer, inputs)
+
+
 def _convolution(layer: Layer, inputs: list[Shape]) -> Shape:
     return _spatial(layer, inputs[0], _window(layer, "kernel_size", "strides"), layer.config["filters"])
 
@@ -324,9 +329,35 @@ def _lambda(layer: Layer, inputs: list[Shape]) -> Shape | None:
 
 
 def _text(layer: Layer, inputs: list[Shape]) -> Shape:
-    mode = layer.config.get("output_mode", "int")
-    width = layer.config.get("output_sequence_length" if mode == "int" else "max_tokens")
-    return (inputs[0][0], width)
+    if layer.config.get("output_mode", "int") != "int":
+        return (inputs[0][0], _words(layer))
+    return (inputs[0][0], layer.config.get("output_sequence_length"))
+
+
+def _words(layer: Layer) -> Size:
+    """How many words a layer tells apart; what it learned, later versions note."""
+    config = layer.config
+    return config.get("max_tokens") if config.get("pad_to_max_tokens") else config.get("vocabulary_size")
+
+
+def _encoding(depth: Callable[[Layer], Size]) -> Rule:
+    """A layer with an ``output_mode``: numbers as they are, or vectors of ``depth`` numbers."""
+
+    def rule(layer: Layer, inputs: list[Shape]) -> Shape | None:
+        shape = inputs[0]
+        mode = layer.config.get("output_mode", "multi_hot" if layer.class_name == "CategoryEncoding" else "int")
+        if mode == "int":
+            return shape
+        if len(shape) > 2:
+            return None
+        return (*shape, depth(layer)) if mode == "one_hot" and shape[1:] != (1,) else (*shape[:-1], depth(layer))
+
+    return rule
+
+
+def _bins(layer: Layer) -> Size:
+    boundaries = layer.config.get("bin_boundaries")
+    return len(boundaries) + 1 if isinstance(boundaries, (list, tuple)) else layer.config.get("num_bins")
 
 
 _RANKS = (1, 2, 3)
@@ -361,8 +392,14 @@ RULES: Mapping[str, Rule] = {
                 "GaussianNoise",
                 "GaussianDropout",
             ),
+            *("LayerScale", "StochasticDepth"),
             *("AlphaDropout", "ActivityRegularization", "Masking", "Identity", "Normalization", "Rescaling", "Highway"),
             *("RandomFlip", "RandomTranslation", "RandomRotation", "RandomZoom", "RandomContrast", "RandomBrightness"),
+            *("AugMix", "AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization", "CutMix", "Equalization"),
+            *("MaxNumBoundingBoxes", "MixUp", "RandAugment", "RandomColorDegeneration", "RandomColorJitter"),
+            *("RandomElasticTransform", "RandomErasing", "RandomGaussianBlur", "RandomGrayscale", "RandomHue"),
+            *("RandomInvert", "RandomPerspective", "RandomPosterization", "RandomSaturation", "RandomSharpness"),
+            *("RandomShear", "Solarization"),
         ),
         _same,
     ),
@@ -370,7 +407,7 @@ RULES: Mapping[str, Rule] = {
     "EinsumDense": _einsum_dense,
     "MaxoutDense": _maxout,
     "Embedding": _embedding,
-    "ReversibleEmbedding": _embedding,
+    "ReversibleEmbedding": _reversible_embedding,
     **{f"Conv{rank}D": _convolution for rank in _RANKS},
     **{f"Conv{rank}DTranspose": _transposed for rank in _RANKS},
     **{f"DepthwiseConv{rank}D": _depthwise for rank in (1, 2)},
@@ -398,6 +435,10 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("Resizing", "CenterCrop", "RandomCrop"), _resized),
     "Lambda": _lambda,
     "TextVectorization": _text,
+    **dict.fromkeys(("StringLookup", "IntegerLookup"), _encoding(_words)),
+    **dict.fromkeys(("Hashing", "HashedCrossing"), _encoding(lambda layer: layer.config.get("num_bins"))),
+    "CategoryEncoding": _encoding(lambda layer: layer.config.get("num_tokens")),
+    "Discretization": _encoding(_bins),
 }
 """Layer class -> its output's shape."""
 

@@ -33,6 +33,7 @@ from modelio.model import Tensor
 from modelio.sink import Sink
 from modelio.source import Source, member_name
 from modelio.wire import jsontext
+from modelio.wire.hdf5_objects import OtherKind
 
 if TYPE_CHECKING:
     from modelio.wire import hdf5
@@ -229,7 +230,7 @@ def _inside(where: str | None) -> Iterator[None]:
 def _attributes(file: hdf5.File, path: str) -> Attributes:
     attributes: Attributes = {}
     for name in file.attributes(path):
-        with contextlib.suppress(ReadError):  # references and structures: nothing that a text could keep
+        with contextlib.suppress(OtherKind):  # nothing that a text could keep
             value = file.attribute(path, name)
             attributes[name] = packed(value) if isinstance(value, np.ndarray) else value
     return attributes

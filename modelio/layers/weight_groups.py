@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from modelio.errors import ReadError, WriteError
 from modelio.layers.binding import OWN, bind
-from modelio.layers.catalogue import weights_of
+from modelio.layers.catalogue import quantized_to, weights_of
 from modelio.layers.layouts import Stored, stored_of
 from modelio.layers.network import network_of
 from modelio.layers.normal_form import Layer
@@ -176,7 +176,7 @@ def spread(paths: Paths, model: LayerModel) -> dict[str, Tensor]:
     weights = {name: named for name, named in model.weights.items() if name != OWN}
     found = _by_names(paths, weights)
     known = not any(is_path(name) for named in weights.values() for name in named)
-    if found is None or (known and not any(_quantization(layer) for layer in paths.network.walk())):
+    if found is None or (known and not any(quantized_to(layer.config) for layer in paths.network.walk())):
         try:
             bind(paths.network, model)
         except ReadError as error:
@@ -274,13 +274,6 @@ def _scales(layer: Layer) -> tuple[str, ...]:
     """What a quantized layer has besides its weights."""
     if layer.class_name not in _QUANTIZED_CLASSES:
         return ()
-    matrix = (weights_of(layer.class_name, layer.config) or ())[0].role
-    return tuple(role.format(matrix) for role in _QUANTIZED.get(_quantization(layer), ()))
-
-
-def _quantization(layer: Layer) -> str:
-    """How a layer is quantized: ``int8``, ``int4`` (of ``int4/128``), ...; ``""`` where it is not."""
-    policy = layer.config.get("dtype")
-    config = policy.get("config") if isinstance(policy, Mapping) else None
-    mode = config.get("mode") if isinstance(config, Mapping) else str(policy).rpartition("_from_")[0]
-    return mode.partition("/")[0] if isinstance(mode, str) else ""
+    known = [weight.role for weight in weights_of(layer.class_name, layer.config) or ()]
+    roles = (role.format(known[0]) for role in _QUANTIZED.get(quantized_to(layer.config), ()))
+    return tuple(role for role in roles if role not in known)

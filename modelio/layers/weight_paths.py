@@ -42,13 +42,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from modelio.layers.catalogue import weights_of
+from modelio.layers.catalogue import LOOSE, weights_of
 from modelio.layers.layouts import Stored, stored_of
 from modelio.layers.nodes import flatten
 from modelio.layers.normal_form import Call, Layer, Network, Ref
 from modelio.model import Dialect
 
-__all__ = ["VOCABULARY", "Paths", "Place", "Spelling", "natural", "snake_case", "spelling_of"]
+__all__ = ["VOCABULARY", "Paths", "Place", "Spelling", "natural", "snake_case", "spelling_of", "twins_of"]
 
 
 # -- spellings ---------------------------------------------------------------------------------------------------------
@@ -121,10 +121,12 @@ _ATTRIBUTES: Mapping[tuple[str, str], str] = {("Bidirectional", "layer"): "forwa
 
 # Classes whose weights belong to objects that they made for themselves.
 _CELLS = frozenset({"SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})
+_LOOKUPS = frozenset({"TextVectorization", "StringLookup", "IntegerLookup"})
 _ATTENTION = frozenset({"MultiHeadAttention", "GroupQueryAttention"})
 _PARTS: Mapping[str, str] = {
     "query": "query_dense",
     "key": "key_dense",
+    "gate": "gate_dense",
     "value": "value_dense",
     "attention_output": "output_dense",
 }
@@ -180,6 +182,7 @@ class Paths:
         self._exceptions = bases or {}
         shared = _shared(network, guess=bool(objects))
         self._first = {layer: first for layer, first in shared.items() if layer.path not in self._exceptions}
+        self._twins = twins_of(_visited(_listed(network))) if objects else {}
         self.bases: dict[Layer, str] = {}
         self._places: dict[Layer, list[Place]] = {}
         self.top = self._network(network, "")
@@ -230,10 +233,16 @@ class Paths:
         for stored in sorted(stored_of(layer) or (), key=lambda stored: order.get(stored.name, 0)):
             if stored.name == "vocabulary":
                 places.append(Place(base + VOCABULARY, layer, stored))
+            if stored.name == "vocabulary" or stored.name in LOOSE:
                 continue
             owner = self._owner(layer, base, stored.name)
             places.append(Place(f"{owner}/vars/{numbers[owner]}", layer, stored))
             numbers[owner] += 1
+        if layer.class_name in _LOOKUPS and layer.config.get("output_mode") == "tf_idf":
+            factors = Stored("idf_weights", (), False)
+            places.append(Place(f"{base}/vars/idf_weights", layer, factors))
+            if layer.class_name == "TextVectorization":
+                places.append(Place(f"{base}/_lookup_layer/vars/idf_weights", layer, factors, True))
         return places
 
     def _owner(self, layer: Layer, base: str, role: str) -> str:
@@ -306,11 +315,14 @@ class Paths:
                 key=natural,
             )
             stored = [layer for layer in alike if layer not in self._first]
-            for candidates in (alike, stored):
-                if members and len(members) == len(candidates):
+            single = [layer for layer in stored if layer not in self._twins]
+            for candidates in (alike, stored, single):
+                if len(members) == len(candidates) and (members or candidates is single):
                     computed.update(zip(candidates, members, strict=True))
                     for layer in candidates:
                         self._first.pop(layer, None)
+                    if candidates is single:  # what looks like another one, and has no place of its own
+                        self._first.update((layer, self._twins[layer]) for layer in stored if layer in self._twins)
                     break
         return computed
 
@@ -371,6 +383,21 @@ def _shared(network: Network, guess: bool) -> dict[Layer, Layer]:
         if marked[number] is not layer:
             first[layer] = marked[number]
     return first
+
+
+def twins_of(layers: Iterable[Layer]) -> dict[Layer, Layer]:
+    """Layer -> one before it that is the same by class, name and arguments, and may be the same object."""
+    twins: dict[Layer, Layer] = {}
+    before: dict[tuple[str, str], list[Layer]] = defaultdict(list)
+    for layer in layers:
+        config = _unmarked(layer.source.get("config"))
+        alike = before[layer.source_class, layer.name]
+        same = next((other for other in alike if _unmarked(other.source.get("config")) == config), None)
+        if same is not None:
+            twins[layer] = same
+        else:
+            alike.append(layer)
+    return twins
 
 
 def _unmarked(value: Any) -> Any:

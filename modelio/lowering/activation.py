@@ -315,16 +315,40 @@ def prelu(g: Builder, layer: Site, x: Value) -> Value:
 
 
 @rule("Softmax")
-def softmax_layer(g: Builder, layer: Site, x: Value) -> Value:
-    """Softmax along one axis, or over all elements of several (keras/src/layers/activations/softmax.py)."""
+def softmax_layer(g: Builder, layer: Site, x: Value, mask: Value | None = None) -> Value:
+    """Softmax along one axis, or over all elements of several (keras/src/layers/activations/softmax.py).
+
+    What is masked is a large negative number in place of itself, or beside it until Keras 3.12 and in Keras 2; since
+    Keras 3.14 its result is zero also where nothing else is left.
+    """
+    if mask is None:
+        return _softmax_over(g, layer, x)
+    everywhere = g.LogicalAnd(mask, g.Fill(g.shape_of(x), True))
+    if layer.config.get("robust_masking") or (layer.dialect == "keras3" and layer.since(3, 13)):
+        y = _softmax_over(g, layer, g.Select(everywhere, x, g.Fill(g.shape_of(x), g.constant(_far(layer, x), x.dtype))))
+    else:
+        y = _softmax_over(g, layer, g.Add(x, g.Mul(g.Sub(1.0, g.cast(mask, x.dtype)), _far(layer, x))))
+    is_zeroed = layer.dialect == "keras3" and layer.since(3, 14)
+    return g.Select(everywhere, y, g.ZerosLike(y)) if is_zeroed else y
+
+
+def _far(layer: Site, x: Value) -> float:
+    """The number for what is masked (``_large_negative_number``, in tf_keras ``_large_compatible_negative``)."""
+    if x.dtype != "float16":
+        return -1e9
+    return -3e4 if layer.dialect == "keras3" else float(np.finfo(np.float16).min) / 2
+
+
+def _softmax_over(g: Builder, layer: Site, x: Value) -> Value:
     axis = layer.config.get("axis", -1)
     if isinstance(axis, int):
         return softmax(g, layer, x, axis)
     axes = list(axes_of(layer, axis, rank_of(layer, x)))
     if len(axes) == 1:
         return softmax(g, layer, x, axes[0])
-    powers = g.Exp(g.Sub(x, g.Max(x, axes, keep_dims=True)))
-    return g.RealDiv(powers, g.Sum(powers, axes, keep_dims=True))
+    largest = g.Max(x, axes, keep_dims=True)
+    total = g.Sum(g.Exp(g.Sub(x, largest)), axes, keep_dims=True)
+    return g.Exp(g.Sub(x, g.Add(g.Log(total), largest)))
 
 
 @rule("ParametricSoftplus")

@@ -32,6 +32,8 @@ def wrapped(layer: Site) -> Layer:
 
 def rank_of(layer: Site, x: Value, least: int = 0, most: int | None = None) -> int:
     """How many dimensions the input has."""
+    if not isinstance(x, Value):
+        raise ConversionError(f"{layer.layer.source_class} is called on {x!r:.40}, which is no tensor")
     if x.rank is None:
         raise ConversionError(
             f"{layer.layer.source_class} needs to know how many dimensions its input has, and the model does not say it"

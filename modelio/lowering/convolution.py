@@ -38,7 +38,7 @@ from modelio.lowering.spatial import (
     total,
 )
 
-__all__: list[str] = []
+__all__ = ["Window", "picture_kernel", "plain", "slide", "window_of"]
 
 Convolve = Callable[[Value, Sequence[int], str], Value]
 """A convolution without holes, of an input, strides and padding."""
@@ -65,13 +65,13 @@ def conv(g: Builder, layer: Site, x: Value) -> Value:
 
     tf_keras/src/layers/convolutional/base_conv.py is the same, and takes several batch axes.
     """
-    kernel, rank = _picture_kernel(g, layer.weight("kernel"))
-    window = _window(layer, kernel, rank, "VALID", "SAME", *(["CAUSAL"] if rank == 1 else []))
+    kernel, rank = picture_kernel(g, layer.weight("kernel"))
+    window = window_of(layer, kernel, rank, "VALID", "SAME", *(["CAUSAL"] if rank == 1 else []))
     convolve, alike = _in_groups(g, layer, kernel, rank)
 
     def compute(x: Value) -> Value:
         x, moved = _causal(g, x, window)
-        return _slide(g, x, moved, _biased(g, layer, convolve), alike)
+        return slide(g, x, moved, _biased(g, layer, convolve), alike)
 
     return activate(g, layer, over_pictures(g, layer, x, rank, compute))
 
@@ -79,11 +79,11 @@ def conv(g: Builder, layer: Site, x: Value) -> Value:
 @rule("DepthwiseConv1D", "DepthwiseConv2D")
 def depthwise_conv(g: Builder, layer: Site, x: Value) -> Value:
     """keras/src/layers/convolutional/base_depthwise_conv.py; tf_keras the same."""
-    kernel, rank = _picture_kernel(g, layer.weight("depthwise_kernel"))
-    window = _window(layer, kernel, rank)
+    kernel, rank = picture_kernel(g, layer.weight("depthwise_kernel"))
+    window = window_of(layer, kernel, rank)
 
     def compute(x: Value) -> Value:
-        return _slide(g, x, window, _biased(g, layer, _by_channel(g, kernel)), alike=rank > 1)
+        return slide(g, x, window, _biased(g, layer, _by_channel(g, kernel)), alike=rank > 1)
 
     return activate(g, layer, over_pictures(g, layer, x, rank, compute))
 
@@ -94,14 +94,14 @@ def separable_conv(g: Builder, layer: Site, x: Value) -> Value:
 
     tf_keras/src/layers/convolutional/separable_conv1d.py knows causal padding too.
     """
-    kernel, rank = _picture_kernel(g, layer.weight("depthwise_kernel"))
-    pointwise, _ = _picture_kernel(g, layer.weight("pointwise_kernel"))
-    window = _window(layer, kernel, rank, "VALID", "SAME", *(["CAUSAL"] if rank == 1 else []))
+    kernel, rank = picture_kernel(g, layer.weight("depthwise_kernel"))
+    pointwise, _ = picture_kernel(g, layer.weight("pointwise_kernel"))
+    window = window_of(layer, kernel, rank, "VALID", "SAME", *(["CAUSAL"] if rank == 1 else []))
 
     def compute(x: Value) -> Value:
         x, moved = _causal(g, x, window)
-        y = _slide(g, x, moved, _by_channel(g, kernel), alike=rank > 1)
-        return _biased(g, layer, _plain(g, pointwise))(y, (1, 1), "VALID")
+        y = slide(g, x, moved, _by_channel(g, kernel), alike=rank > 1)
+        return _biased(g, layer, plain(g, pointwise))(y, (1, 1), "VALID")
 
     return activate(g, layer, over_pictures(g, layer, x, rank, compute))
 
@@ -113,8 +113,8 @@ def conv_transpose(g: Builder, layer: Site, x: Value) -> Value:
     There are no groups: tf_keras writes the argument and ignores it. Where there is dilation, strides are 1; every
     version of Keras insists.
     """
-    kernel, rank = _picture_kernel(g, layer.weight("kernel"))
-    window = _window(layer, kernel, rank)
+    kernel, rank = picture_kernel(g, layer.weight("kernel"))
+    window = window_of(layer, kernel, rank)
 
     def compute(x: Value) -> Value:
         y = _backward(g, x, kernel, window, _target(g, layer, x, window, rank))
@@ -156,7 +156,7 @@ def locally_connected(g: Builder, layer: Site, x: Value) -> Value:
 # -- kernels and windows -----------------------------------------------------------------------------------------------
 
 
-def _picture_kernel(g: Builder, kernel: Value) -> tuple[Value, int]:
+def picture_kernel(g: Builder, kernel: Value) -> tuple[Value, int]:
     """The kernel as pictures need it, and how many axes of space the layer itself has."""
     rank = (kernel.rank or 0) - 2
     if rank not in (1, 2, 3):
@@ -164,7 +164,7 @@ def _picture_kernel(g: Builder, kernel: Value) -> tuple[Value, int]:
     return (g.ExpandDims(kernel, 0) if rank == 1 else kernel), rank
 
 
-def _window(layer: Site, kernel: Value, rank: int, *paddings: str) -> Window:
+def window_of(layer: Site, kernel: Value, rank: int, *paddings: str) -> Window:
     size = tuple(length or 0 for length in (kernel.shape or ())[:-2])
     strides, dilation = sizes_of(layer, "strides", rank), sizes_of(layer, "dilation_rate", rank)
     return Window(size, strides, dilation, padding_of(layer, *paddings))
@@ -193,7 +193,7 @@ def _biased(g: Builder, layer: Site, convolve: Convolve) -> Convolve:
 # -- convolutions without holes ----------------------------------------------------------------------------------------
 
 
-def _plain(g: Builder, kernel: Value) -> Convolve:
+def plain(g: Builder, kernel: Value) -> Convolve:
     """Every filter sees every channel."""
 
     def convolve(x: Value, strides: Sequence[int], padding: str) -> Value:
@@ -217,7 +217,7 @@ def _in_groups(g: Builder, layer: Site, kernel: Value, rank: int) -> tuple[Convo
     """Each group of channels has its own share of the filters; and whether strides must be alike."""
     groups = layer.config.get("groups") or 1
     if groups == 1:
-        return _plain(g, kernel), False
+        return plain(g, kernel), False
     *size, channels, filters = kernel.shape or ()
     if not isinstance(groups, int) or groups < 0 or (filters or 0) % groups:
         raise ConversionError(f"groups is {groups!r}, which does not divide {filters} filters")
@@ -228,7 +228,7 @@ def _in_groups(g: Builder, layer: Site, kernel: Value, rank: int) -> tuple[Convo
 
     def convolve(x: Value, strides: Sequence[int], padding: str) -> Value:
         parts = zip(g.node("Split", axis, x, num_split=groups), kernels, strict=True)
-        return g.ConcatV2([_plain(g, kernel)(x, strides, padding) for x, kernel in parts], axis)
+        return g.ConcatV2([plain(g, kernel)(x, strides, padding) for x, kernel in parts], axis)
 
     return convolve, False
 
@@ -236,7 +236,7 @@ def _in_groups(g: Builder, layer: Site, kernel: Value, rank: int) -> tuple[Convo
 # -- convolutions with holes -------------------------------------------------------------------------------------------
 
 
-def _slide(g: Builder, x: Value, window: Window, convolve: Convolve, alike: bool = False) -> Value:
+def slide(g: Builder, x: Value, window: Window, convolve: Convolve, alike: bool = False) -> Value:
     """``convolve`` with the window's strides, dilation and padding.
 
     With strides and dilation at once, or with strides that differ where they must be alike, it is the convolution at

@@ -1,13 +1,12 @@
-"""Core layers: Dense, wrappers, and those that only act in training."""
+"""Core layers: Dense and its relatives, and those that only act in training."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from modelio.errors import ConversionError
 from modelio.graph.builder import Builder, Value
 from modelio.lowering.activation import activate
-from modelio.lowering.arguments import rank_of, wrapped
+from modelio.lowering.arguments import rank_of
+from modelio.lowering.einsum import einsum
+from modelio.lowering.quantized import added_bias, is_quantized, merged, product
 from modelio.lowering.rules import Site, identity, rule
 
 __all__: list[str] = []
@@ -16,7 +15,11 @@ __all__: list[str] = []
 @rule("Dense")
 def dense(g: Builder, layer: Site, x: Value) -> Value:
     """``activation(x . kernel + bias)`` over the last axis (keras/src/layers/core/dense.py, ``Dense.call``)."""
-    kernel = layer.weight("kernel")
+    rank_of(layer, x, least=2)
+    if is_quantized(layer):
+        y = product(g, layer, x, "...x,xy->...y")
+        return activate(g, layer, added_bias(g, layer, y) if layer.config["use_bias"] else y)
+    kernel = merged(g, layer)
     x = g.cast(x, kernel.dtype)  # whole numbers too: Keras 2 casts them, Keras 3 promotes them
     if rank_of(layer, x, least=2) == 2:
         y = g.MatMul(x, kernel)
@@ -28,6 +31,19 @@ def dense(g: Builder, layer: Site, x: Value) -> Value:
     if layer.config["use_bias"]:
         y = g.BiasAdd(y, layer.weight("bias"))
     return activate(g, layer, y)
+
+
+@rule("EinsumDense")
+def einsum_dense(g: Builder, layer: Site, x: Value) -> Value:
+    """``activation(einsum(equation, x, kernel) + bias)`` (keras/src/layers/core/einsum_dense.py)."""
+    rank_of(layer, x)
+    equation = layer.config.get("equation")
+    if is_quantized(layer):
+        y = product(g, layer, x, equation)
+    else:
+        kernel = merged(g, layer)
+        y = einsum(g, equation, g.cast(x, kernel.dtype), kernel)
+    return activate(g, layer, added_bias(g, layer, y) if layer.config["bias_axes"] else y)
 
 
 @rule("MaxoutDense")
@@ -53,27 +69,14 @@ def highway(g: Builder, layer: Site, x: Value) -> Value:
     return g.Add(g.Mul(activate(g, layer, y), gate), g.Mul(g.Sub(1.0, gate), x))
 
 
-@rule("TimeDistributed")
-def time_distributed(g: Builder, layer: Site, x: Any) -> Value:
-    """The wrapped layer or model on every step: time is folded into the batch, and unfolded again.
-
-    Keras 2 folds alike where the batch size is open and runs a loop where it is not, Keras 3 maps over the steps; the
-    layer sees the same steps either way (tf_keras and keras/src/layers/rnn/time_distributed.py).
-    """
-    many = isinstance(x, (list, tuple))
-    inputs: list[Value] = list(x) if many else [x]
-    for value in inputs:
-        rank_of(layer, value, least=2)
-    folded = [g.Reshape(value, g.vector([-1, *g.sizes(value)[2:]])) for value in inputs]
-    y = layer.lower(wrapped(layer), folded if many else folded[0])
-    if not isinstance(y, Value):
-        raise ConversionError("TimeDistributed wraps a model with several outputs, which no Keras can compute")
-    rank_of(layer, y, least=1)
-    return g.reshape(y, [*g.sizes(inputs[0])[:2], *g.sizes(y)[1:]])
+@rule("LayerScale")
+def layer_scale(g: Builder, layer: Site, x: Value) -> Value:
+    """A factor for each channel (keras/src/applications/convnext.py, ``LayerScale.call``)."""
+    return g.Mul(x, layer.weight("gamma"))
 
 
 # Each returns its input: keras/src/layers/core/{input_layer,identity}.py, and, outside of training,
-# keras/src/layers/regularization/*.py, ``call(..., training=False)``.
+# keras/src/layers/regularization/*.py and keras/src/applications/convnext.py, ``call(..., training=False)``.
 rule(
     "ActivityRegularization",
     "AlphaDropout",
@@ -85,4 +88,5 @@ rule(
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
+    "StochasticDepth",
 )(identity)

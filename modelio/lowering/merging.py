@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from modelio.errors import ConversionError
 from modelio.graph.builder import Builder, Value
 from modelio.lowering.arguments import axis_of, rank_of
+from modelio.lowering.masking import merges_masks, spread
 from modelio.lowering.normalization import unit_length
-from modelio.lowering.rules import Rule, Site, rule
+from modelio.lowering.rules import Mask, Rule, Site, rule
 
 __all__: list[str] = []
 
 Values = Sequence[Value]
 
 
-def _merging(combine: Callable[[Builder, Value, Value], Value]) -> Rule:
+Combine = Callable[[Builder, Value, Value], Value]
+
+
+def _merging(combine: Combine) -> Rule:
     """A rule that combines its inputs one after another (keras/src/layers/merging/base_merge.py, ``call``)."""
 
     def merge(g: Builder, layer: Site, inputs: Values) -> Value:
@@ -30,11 +35,53 @@ def _merging(combine: Callable[[Builder, Value, Value], Value]) -> Rule:
     return merge
 
 
+def _merging_what_counts(combine: Combine, masked: Callable[..., Value]) -> Rule:
+    """The same, but since Keras 3.4 ``masked`` looks after steps of an input that do not count."""
+    plain = _merging(combine)
+
+    def merge(g: Builder, layer: Site, inputs: Values, mask: Mask = None) -> Any:
+        if mask is None or layer.dialect != "keras3" or not merges_masks(layer):
+            return plain(g, layer, inputs)
+        values = _of_one_dtype(g, _several(layer, inputs))
+        raised = _of_one_rank(g, values)
+        # A value that has to be reshaped loses its mask.
+        marks = [
+            None if one is None or after is not before else spread(g, one, after)
+            for before, after, one in zip(values, raised, mask, strict=True)
+        ]
+        return masked(g, combine, raised, marks)
+
+    return merge
+
+
+def _product_of_what_counts(g: Builder, combine: Combine, values: Values, marks: Sequence[Value | None]) -> Value:
+    """A step that does not count is a factor of 1; where it counts nowhere, it is zero (merging/multiply.py)."""
+    factors = [x if mark is None else g.Select(mark, x, g.OnesLike(x)) for x, mark in zip(values, marks, strict=True)]
+    y = functools.reduce(functools.partial(combine, g), factors)
+    known = [mark for mark in marks if mark is not None]
+    if len(known) < len(marks):
+        return y
+    return g.Select(functools.reduce(g.LogicalOr, known), y, g.ZerosLike(y))
+
+
+def _extreme_of_what_counts(g: Builder, combine: Combine, values: Values, marks: Sequence[Value | None]) -> Value:
+    """Where a step does not count, the other inputs do (base_merge.py, ``_apply_merge_op_and_or_mask``)."""
+    result, marked = values[0], marks[0]
+    for x, mark in zip(values[1:], marks[1:], strict=True):
+        if mark is not None:
+            x = g.Select(mark, x, result)
+        if marked is not None:
+            result = g.Select(marked, result, x)
+        marked = None if mark is None or marked is None else g.LogicalOr(marked, mark)
+        result = combine(g, result, x)
+    return result
+
+
 rule("Add")(_merging(lambda g, a, b: g.Add(a, b)))
 rule("Subtract")(_merging(lambda g, a, b: g.Sub(a, b)))
-rule("Multiply")(_merging(lambda g, a, b: g.Mul(a, b)))
-rule("Maximum")(_merging(lambda g, a, b: g.Maximum(a, b)))
-rule("Minimum")(_merging(lambda g, a, b: g.Minimum(a, b)))
+rule("Multiply")(_merging_what_counts(lambda g, a, b: g.Mul(a, b), _product_of_what_counts))
+rule("Maximum")(_merging_what_counts(lambda g, a, b: g.Maximum(a, b), _extreme_of_what_counts))
+rule("Minimum")(_merging_what_counts(lambda g, a, b: g.Minimum(a, b), _extreme_of_what_counts))
 
 
 @rule("Average")

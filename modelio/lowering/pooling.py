@@ -40,7 +40,7 @@ def global_max(g: Builder, layer: Site, x: Value) -> Value:
 def global_average(g: Builder, layer: Site, x: Value, mask: Value | None = None) -> Value:
     """keras/src/layers/pooling/global_average_pooling{1,2,3}d.py; in 1D, masked steps do not count."""
     space, keep = _space(layer, x), _keep(layer)
-    if mask is None:
+    if mask is None or len(space) > 1:
         return g.Mean(x, space, keep_dims=keep)
     weights = g.cast(g.ExpandDims(mask, 3 - space[0]), x.dtype)
     return g.RealDiv(g.Sum(g.Mul(x, weights), space, keep_dims=keep), g.Sum(weights, space, keep_dims=keep))

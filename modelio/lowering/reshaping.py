@@ -191,8 +191,20 @@ _KERNELS = ("lanczos3", "lanczos5", "gaussian", "mitchellcubic")
 """Interpolations that ScaleAndTranslate knows by the same name."""
 
 
+_SMOOTH = {"bilinear": "triangle", "bicubic": "keyscubic"}
+"""The kernels that ScaleAndTranslate has in place of the ops above where it is to smooth what it makes smaller."""
+
+
 def resized(g: Builder, layer: Site, x: Value, sizes: list[Size], interpolation: Any) -> Value:
-    """Pictures, channels last, in another size, as the Keras that wrote the layer resizes them.
+    """As :func:`interpolated`; Keras 3 gives the dtype back that all but ``nearest`` make float32 of."""
+    y = interpolated(g, layer, x, sizes, interpolation)
+    return g.cast(y, x.dtype) if layer.dialect == "keras3" else y
+
+
+def interpolated(
+    g: Builder, layer: Site, x: Value, sizes: list[Size], interpolation: Any, antialias: bool = False
+) -> Value:
+    """Pictures, channels last, in another size, as the Keras that wrote the layer resizes them; mostly as float32.
 
     tf.keras and Keras 3 call ``tf.image.resize`` (tensorflow/python/ops/image_ops_impl.py, ``resize_images_v2``), for
     which a pixel is where its center is. Keras beside TensorFlow called the ops themselves, for which it is where its
@@ -201,16 +213,16 @@ def resized(g: Builder, layer: Site, x: Value, sizes: list[Size], interpolation:
     centered = layer.dialect == "keras3" or layer.layer.family == "tf.keras"
     size = g.vector(sizes)
     if interpolation == "area":
-        y = g.ResizeArea(x, size)
-    elif isinstance(interpolation, str) and interpolation in _OPS:
-        y = g.node(_OPS[interpolation], x, size, half_pixel_centers=centered)
-    elif interpolation in _KERNELS:
-        scale = g.RealDiv(g.cast(size, "float32"), g.cast(g.vector(g.sizes(x)[1:3]), "float32"))
-        y = g.ScaleAndTranslate(x, size, scale, [0.0, 0.0], kernel_type=interpolation, antialias=False)
-    else:
+        return g.ResizeArea(x, size)
+    smooth = antialias and interpolation in _SMOOTH
+    if isinstance(interpolation, str) and interpolation in _OPS and not smooth:
+        made: Value = g.node(_OPS[interpolation], x, size, half_pixel_centers=centered)
+        return made
+    if not smooth and interpolation not in _KERNELS:
         raise ConversionError(f"interpolation is {interpolation!r}, which {layer.layer.source_class} does not know")
-    # All but nearest give float32, whatever they are given; Keras 3 turns it back.
-    return g.cast(y, x.dtype) if layer.dialect == "keras3" else y
+    scale = g.RealDiv(g.cast(size, "float32"), g.cast(g.vector(g.sizes(x)[1:3]), "float32"))
+    kernel = _SMOOTH.get(interpolation, interpolation)
+    return g.ScaleAndTranslate(x, size, scale, [0.0, 0.0], kernel_type=kernel, antialias=antialias)
 
 
 @rule("Rescaling")

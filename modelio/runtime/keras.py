@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from modelio.errors import ConversionError, MissingDependency
 from modelio.layers.document import from_json
 from modelio.model import Dialect, LayerModel, Tensor
+from modelio.source import Source
 
 __all__ = ["from_live", "to_live"]
 
@@ -51,10 +52,14 @@ def from_live(model: Any) -> LayerModel:
         facts = {"keras_version": keras.__version__, "backend": keras.backend.backend()}
     else:
         facts = {"keras_version": str(architecture["keras_version"]), "backend": str(architecture["backend"])}
+    lookups = dict(_lookups(model))
+    own = _own_names(lookups)
     weights = {
-        layer.name: _named(package, [*layer.trainable_weights, *layer.non_trainable_weights])
+        layer.name: _named(package, [*layer.trainable_weights, *layer.non_trainable_weights], own)
         for layer in _listed(model)
     }
+    for path, factors in _factors(lookups).items() if package == "keras" else ():
+        weights[path.partition("/")[0]][f"{path}/idf_weights"] = factors
     read = from_json({**architecture, **facts}, {name: {**group} for name, group in weights.items()})
     return replace(
         read,
@@ -62,6 +67,7 @@ def from_live(model: Any) -> LayerModel:
         meta=facts,
         training=_training(package, model),
         optimizer=_optimizer(package, model),
+        assets=_vocabularies(lookups) if package == "keras" else {},
     )
 
 
@@ -135,10 +141,54 @@ def _listed(model: Any) -> list[Any]:
     return list(getattr(model, "_self_tracked_trackables", None) or getattr(model, "_layers", None) or model.layers)
 
 
-def _named(package: str, variables: list[Any]) -> dict[str, Tensor]:
+def _named(package: str, variables: list[Any], own: Mapping[int, str] | None = None) -> dict[str, Tensor]:
     """Variables under the names that an HDF5 file would have."""
     name = "path" if package == "keras" else "name"
-    return {str(getattr(variable, name)): Tensor.of(np.array(variable)) for variable in variables}
+    return {
+        (own or {}).get(id(variable)) or str(getattr(variable, name)): Tensor.of(
+            variable.get_tensors()[0].numpy() if hasattr(variable, "get_tensors") else np.array(variable)
+        )
+        for variable in variables
+    }
+
+
+def _lookups(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The layers that have a vocabulary, StringLookup and its kin, by their paths in the model."""
+    for layer in _listed(model):
+        name = f"{path}/{layer.name}".lstrip("/")
+        if hasattr(layer, "get_vocabulary"):
+            yield name, getattr(layer, "_lookup_layer", layer)  # TextVectorization has one inside
+        elif hasattr(layer, "get_layer"):
+            yield from _lookups(layer, name)
+
+
+def _own_names(lookups: Mapping[str, Any]) -> dict[int, str]:
+    """Names of what tf_keras counts among a lookup's weights: it calls them ``Variable:0``, or nothing at all."""
+    names = {}
+    for path, layer in lookups.items():
+        for variable in getattr(layer, "weights", ()):
+            role = "vocabulary" if hasattr(variable, "get_tensors") else None
+            for known in ("idf_weights", "num_documents"):
+                role = known if variable is getattr(layer, known, None) else role
+            if role:
+                names[id(variable)] = f"{path.rpartition('/')[2]}/{role}:0"
+    return names
+
+
+def _factors(lookups: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What layers of Keras 3 weigh words by, which it does not count among their weights."""
+    known = {path: getattr(layer, "idf_weights_const", None) for path, layer in lookups.items()}
+    return {path: Tensor.of(np.array(factors)) for path, factors in known.items() if factors is not None}
+
+
+def _vocabularies(lookups: Mapping[str, Any]) -> dict[str, Source]:
+    """What layers of Keras 3 have learned, as the files that ``model.save`` makes of it."""
+    files = {}
+    for path, layer in lookups.items():
+        if layer.input_vocabulary is None and int(layer.lookup_table.size()):
+            words = "\n".join(str(word) for word in layer.get_vocabulary())
+            files[f"{path}/vocabulary.txt"] = Source.of(words.encode())
+    return files
 
 
 def _training(package: str, model: Any) -> Mapping[str, Any] | None:

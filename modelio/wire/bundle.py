@@ -12,9 +12,15 @@
 
     a string tensor                 varint64 length*, uint32 masked CRC32C of the lengths, the strings; in both
                                     checksums a length counts as a uint32 (uint64 from 4 GiB on), not as the varint
+    a variant tensor                for each element varint64 length, VariantTensorDataProto, uint32 masked CRC32C of
+                                    all before it, a length counting as a uint64
 
-Sources: ``tensorflow/core/util/tensor_bundle/tensor_bundle.cc``, ``saved_tensor_slice_util.cc``, ``tsl/lib/strings/
-ordered_code.cc``, ``core/protobuf/tensor_bundle.proto`` (TensorFlow 2.15).
+A partitioned variable (slices.py) is read as the tensor that it is a partition of, and written so: TensorFlow restores
+slices of a whole tensor as well. Variants, which are lists of tensors, ragged tensors and such, come as an object array
+of the bytes of their VariantTensorDataProto.
+
+Sources: ``tensorflow/core/util/tensor_bundle/tensor_bundle.cc``, ``core/protobuf/tensor_bundle.proto`` (TensorFlow
+2.15).
 """
 
 from __future__ import annotations
@@ -23,15 +29,17 @@ import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from modelio.errors import ReadError, UnsafeInput, WriteError
+from modelio.errors import ReadError, WriteError
 from modelio.wire import messages
 from modelio.wire.crc32c import extend, mask
-from modelio.wire.dtypes import dtype_name, dtype_number, numpy_dtype
+from modelio.wire.dtypes import dtype_number, stored_dtype
+from modelio.wire.slices import Part, Place, check_cover, locate, put_together, stream_together
 from modelio.wire.table import read_table, write_table
 from modelio.wire.varint import encode_varint, varint
 from modelio.wire.window import Window, chunks
@@ -44,12 +52,12 @@ _MOST_DIMENSIONS = 32
 _LARGEST_TENSOR = 1 << 48
 """Bytes, empty dimensions not counted: NumPy refuses what cannot be addressed even where one size is 0."""
 
-_MOST_SLICES = 4096
+_MOST_SHARDS = 100_000
+"""A data file's name has five digits for its number."""
 
 _VERSION = 1
 
-_QUANTIZED = "tensorflow"
-"""Key in a dtype's metadata: the number of the quantized type that NumPy knows as its integer only."""
+_VARIANT = 21
 
 
 def shard_suffix(shard: int, count: int) -> str:
@@ -98,7 +106,7 @@ class Entry:
     offset: int
     size: int
     crc: int
-    slices: tuple[tuple[tuple[slice, ...], Entry], ...] = ()
+    slices: tuple[tuple[Place, Entry], ...] = ()
 
 
 class Bundle:
@@ -130,30 +138,29 @@ class Bundle:
     def load(self, name: str) -> npt.NDArray[Any]:
         """The tensor; strings as an object array of ``bytes``. Its checksum is verified."""
         entry = self.entries[name]
-        if not entry.slices:
-            return self._load(name, entry)
-        whole = np.empty(entry.shape, entry.dtype)
-        for place, part in entry.slices:
-            whole[place] = self._load(name, part)
-        return whole
+        if entry.slices:
+            return put_together(entry.shape, entry.dtype, self._parts(name, entry))
+        return self._load(name, entry)
 
     def stream(self, name: str) -> Iterator[bytes | memoryview]:
         """The tensor's bytes, about a megabyte at a time; after the last, the checksum is verified."""
         entry = self.entries[name]
         if entry.dtype.hasobject:
             raise TypeError(f"{name} is a tensor of strings, which have no bytes of fixed size; load it")
-        if not entry.slices:
-            yield from self._stream(name, entry)
-        elif all(part.shape[1:] == entry.shape[1:] for _, part in entry.slices):
-            for _, part in entry.slices:  # split by rows only: the parts follow each other
-                yield from self._stream(name, part)
-        else:
-            yield self.load(name).tobytes()
+        if entry.slices:
+            return stream_together(entry.shape, entry.dtype, self._parts(name, entry))
+        return self._stream(name, entry)
+
+    def _parts(self, name: str, entry: Entry) -> list[Part]:
+        return [
+            Part(place, partial(self._load, name, part), partial(self._stream, name, part))
+            for place, part in entry.slices
+        ]
 
     def _entry(self, name: str, data: bytes, table: Mapping[bytes, bytes]) -> Entry:
         proto = messages.parse(messages.BundleEntryProto, data, where=name)
         shape = tuple(dimension.size for dimension in proto.shape.dim)
-        dtype = _dtype(proto.dtype, name)
+        dtype = stored_dtype(proto.dtype, where=name)
         if (
             proto.shape.unknown_rank
             or len(shape) > _MOST_DIMENSIONS
@@ -179,23 +186,18 @@ class Bundle:
 
     def _slices(
         self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], slices: Any, table: Mapping[bytes, bytes]
-    ) -> tuple[tuple[tuple[slice, ...], Entry], ...]:
-        parts: list[tuple[tuple[slice, ...], Entry]] = []
+    ) -> tuple[tuple[Place, Entry], ...]:
+        parts: list[tuple[Place, Entry]] = []
         for proto in slices:
-            extents = [(extent.start, extent.length if extent.HasField("length") else -1) for extent in proto.extent]
-            key = _slice_key(name, extents)
-            if len(extents) != len(shape) or key not in table:
+            place, key = locate(proto, shape, name)
+            if key not in table:
                 raise ReadError("a slice of this partitioned variable is missing from the index", where=name)
-            place = tuple(
-                slice(start, size if length < 0 else start + length)
-                for (start, length), size in zip(extents, shape, strict=True)
-            )
             part = self._entry(name, table[key], {})  # in which no slice has slices
             if part.dtype != dtype or part.shape != tuple(s.stop - s.start for s in place):
                 raise ReadError("a slice has another dtype or shape than the variable's entry says", where=name)
             parts.append((place, part))
-        _check_cover(name, shape, [place for place, _ in parts])
-        return tuple(sorted(parts, key=lambda part: tuple(s.start for s in part[0])))
+        check_cover(name, shape, [place for place, _ in parts])
+        return tuple(parts)
 
     def _file(self, name: str, where: str | None = None) -> Shard:
         if name not in self._files:
@@ -223,9 +225,10 @@ class Bundle:
         array = np.empty(entry.shape, entry.dtype)
         if entry.dtype.hasobject:
             data = self._shard(name, entry).window().read(entry.offset, entry.size)
-            strings, crc = _read_strings(bytes(data), array.size, name)
+            decode = _read_variants if dtype_number(entry.dtype) == _VARIANT else _read_strings
+            values, crc = decode(bytes(data), array.size, name)
             self._verify(name, entry, crc)
-            array.reshape(-1)[:] = strings
+            array.reshape(-1)[:] = values
             return array
         flat = array.reshape(-1).view(np.uint8)
         position = 0
@@ -240,15 +243,22 @@ class Bundle:
 
 
 class BundleWriter:
-    """Writes a bundle of one shard: tensors one after the other into ``data``, the index when all are there.
+    """Writes a bundle: tensors one after the other into ``data``, the index when all are there.
 
     The same tensors in the same order give the bytes that TensorFlow's ``BundleWriter`` gives.
     """
 
     def __init__(self, data: BinaryIO) -> None:
         self._data = data
+        self._shard = 0
         self._offset = 0
         self._entries: dict[bytes, bytes] = {}
+
+    def go_on(self, data: BinaryIO) -> None:
+        """Put what is added from now on into the next data file."""
+        self._data = data
+        self._shard += 1
+        self._offset = 0
 
     def add(self, name: str, tensor: Values) -> None:
         """Copy a tensor, piece by piece.
@@ -259,11 +269,11 @@ class BundleWriter:
         key = name.encode()
         if not key or key[:1] == b"\0" or key in self._entries:
             raise WriteError("a variable's name is empty, starts with a zero byte, or is there twice", where=repr(name))
-        number = dict(tensor.dtype.metadata or {}).get(_QUANTIZED) or dtype_number(tensor.dtype)
+        number = dtype_number(tensor.dtype)
         head, crc = b"", 0
         pieces: Iterable[bytes | memoryview]
         if tensor.dtype.hasobject:
-            head, crc, pieces = _string_pieces(tensor.numpy(), name)
+            head, crc, pieces = _object_pieces(tensor.numpy(), number == _VARIANT, name)
         else:
             pieces = tensor.chunks()
         self._data.write(head)
@@ -275,7 +285,9 @@ class BundleWriter:
             size += len(data)
         if not tensor.dtype.hasobject and size != math.prod(tensor.shape) * tensor.dtype.itemsize:
             raise WriteError(f"{size:,} bytes do not fill the shape {tensor.shape} of {tensor.dtype.name}", where=name)
-        entry = messages.BundleEntryProto(dtype=number, offset=self._offset, size=size, crc32c=mask(crc))
+        entry = messages.BundleEntryProto(
+            dtype=number, shard_id=self._shard, offset=self._offset, size=size, crc32c=mask(crc)
+        )
         entry.shape.SetInParent()
         for length in tensor.shape:
             entry.shape.dim.add(size=length)
@@ -284,7 +296,7 @@ class BundleWriter:
 
     def finish(self) -> bytes:
         """The index of all that was added."""
-        header = messages.BundleHeaderProto(num_shards=1)
+        header = messages.BundleHeaderProto(num_shards=self._shard + 1)
         header.version.producer = 1
         return write_table([(b"", messages.serialize(header)), *sorted(self._entries.items())])
 
@@ -298,6 +310,8 @@ def _header(table: dict[bytes, bytes]) -> Any:
     header = messages.parse(messages.BundleHeaderProto, table[b""], where="the index's header")
     if header.num_shards < 1:
         raise ReadError("the header names no data shard: this is a checkpoint of the first kind (V1), or damaged")
+    if header.num_shards > _MOST_SHARDS:
+        raise ReadError(f"the header names {header.num_shards:,} data shards, more than there are names for")
     if header.endianness != messages.BundleHeaderProto.LITTLE:
         raise ReadError("this checkpoint was written on a big-endian machine; only little-endian ones are read")
     if header.version.min_consumer > _VERSION:
@@ -305,35 +319,11 @@ def _header(table: dict[bytes, bytes]) -> Any:
     return header
 
 
-def _dtype(number: int, name: str) -> np.dtype[Any]:
-    dtype = numpy_dtype(number, where=name)
-    if dtype_name(number).startswith("q"):
-        return np.dtype(dtype, metadata={_QUANTIZED: number})
-    return dtype
-
-
 def _text(key: bytes) -> str:
     try:
         return key.decode()
     except UnicodeDecodeError:
         raise ReadError("a tensor's name is not UTF-8", where=repr(key)) from None
-
-
-def _check_cover(name: str, shape: tuple[int, ...], places: list[tuple[slice, ...]]) -> None:
-    """Refuse slices that overlap, leave a hole or reach outside."""
-    if len(places) > _MOST_SLICES:
-        raise UnsafeInput(f"{len(places):,} slices are more than any partitioned variable has", where=name)
-    if any(not 0 <= s.start <= s.stop <= size for place in places for s, size in zip(place, shape, strict=True)):
-        raise ReadError(f"a slice reaches outside the shape {shape}", where=name)
-    starts = np.array([[s.start for s in place] for place in places]).reshape(len(places), -1)
-    stops = np.array([[s.stop for s in place] for place in places]).reshape(len(places), -1)
-    volumes = [math.prod(s.stop - s.start for s in place) for place in places]
-    overlap = any(
-        (np.minimum(stops[i], stops[i + 1 :]) > np.maximum(starts[i], starts[i + 1 :])).all(axis=1).any()
-        for i in range(len(places))
-    )
-    if overlap or sum(volumes) != math.prod(shape):
-        raise ReadError(f"the slices of this partitioned variable do not make up its shape {shape}", where=name)
 
 
 def _read_strings(data: bytes, count: int, name: str) -> tuple[list[bytes], int]:
@@ -362,38 +352,48 @@ def _packed(lengths: list[int]) -> bytes:
     return b"".join(struct.pack("<I" if length < 1 << 32 else "<Q", length) for length in lengths)
 
 
-# Keys of slices: numbers and strings whose bytes sort as they do ("ordered code")
-
-
-def _slice_key(name: str, extents: list[tuple[int, int]]) -> bytes:
-    """The key of a slice, ``(start, length)`` for each dimension, length -1 for the whole of it."""
-    # The code would escape 0xff too; UTF-8 has no such byte.
-    key = _unsigned(0) + name.encode().replace(b"\0", b"\0\xff") + b"\0\1" + _unsigned(len(extents))
-    return key + b"".join(_signed(start) + _signed(length) for start, length in extents)
-
-
-def _unsigned(value: int) -> bytes:
-    """Its big-endian bytes without leading zeros, after their number."""
-    data = value.to_bytes((value.bit_length() + 7) // 8, "big")
-    return bytes([len(data)]) + data
-
-
-def _signed(value: int) -> bytes:
-    """Big-endian, in the fewest bytes that leave, after the sign, a one for each of them; the sign bit is inverted."""
-    length = (~value if value < 0 else value).bit_length() // 7 + 1
-    header = ((1 << length) - 1) << (8 * length - length)
-    return ((value & (1 << 8 * length) - 1) ^ header).to_bytes(length, "big")
+def _read_variants(data: bytes, count: int, name: str) -> tuple[list[bytes], int]:
+    """The elements, each a VariantTensorDataProto, and the checksum of what they were read from."""
+    elements: list[bytes] = []
+    crc = position = 0
+    for _ in range(count):
+        length, position = varint(data, position)
+        element = data[position : position + length]
+        position += length
+        checksum = data[position : position + 4]
+        position += 4
+        crc = extend(extend(crc, struct.pack("<Q", length)), element)
+        if struct.pack("<I", mask(crc)) != checksum:
+            raise ReadError("the checksum of an element does not match: damaged", where=name)
+        crc = extend(crc, checksum)
+        elements.append(element)
+    if position != len(data):
+        raise ReadError(f"{count} elements in a place of {len(data):,} bytes end at {position:,}", where=name)
+    return elements, crc
 
 
 # Writing
 
 
-def _string_pieces(values: npt.NDArray[Any], name: str) -> tuple[bytes, int, list[bytes]]:
-    """The head of a string tensor, the checksum after it, and the strings."""
+def _object_pieces(values: npt.NDArray[Any], variant: bool, name: str) -> tuple[bytes, int, list[bytes]]:
+    """The head of a tensor of strings or variants, the checksum after it, and the rest."""
     strings = list(values.reshape(-1))
     if not all(isinstance(string, bytes) for string in strings):
         raise WriteError("a tensor of objects that are not all bytes; encode its strings", where=name)
+    if variant:
+        return _variant_pieces(strings)
     lengths = [len(string) for string in strings]
     crc = extend(0, _packed(lengths))
     checksum = struct.pack("<I", mask(crc))
     return b"".join(map(encode_varint, lengths)) + checksum, extend(crc, checksum), strings
+
+
+def _variant_pieces(elements: list[bytes]) -> tuple[bytes, int, list[bytes]]:
+    data = bytearray()
+    crc = 0
+    for element in elements:
+        crc = extend(extend(crc, struct.pack("<Q", len(element))), element)
+        checksum = struct.pack("<I", mask(crc))
+        crc = extend(crc, checksum)
+        data += encode_varint(len(element)) + element + checksum
+    return bytes(data), crc, []

@@ -29,8 +29,10 @@ __all__ = [
     "numpy_dtype",
     "numpy_to_tensor",
     "shape_to_tuple",
+    "stored_dtype",
     "tensor_to_numpy",
     "tuple_to_shape",
+    "value_field",
 ]
 
 REF = 100
@@ -44,6 +46,10 @@ _EXPANDED = 2**31
 
 _RANK = 32
 """Dimensions of an array that every NumPy can make."""
+
+
+_NUMBER = "tensorflow"
+"""Key in a dtype's metadata: the number of a type that NumPy knows as another."""
 
 
 class _Row(NamedTuple):
@@ -113,8 +119,10 @@ def dtype_number(name: str | np.dtype[Any]) -> int:
     >>> dtype_number("string"), dtype_number("float32_ref"), dtype_number(np.dtype("bool"))
     (7, 101, 10)
     """
+    number: int | None
     if isinstance(name, np.dtype):
-        number = 7 if name.kind in "OSUT" else _BY_NUMPY.get(name.name)
+        own = dict(name.metadata or {}).get(_NUMBER)
+        number = own or (7 if name.kind in "OSUT" else _BY_NUMPY.get(name.name))
     elif name == "unknown":
         number = 0
     elif name.endswith("_ref"):
@@ -142,6 +150,20 @@ def numpy_dtype(number: int, *, where: str | None = None) -> np.dtype[Any]:
         return _narrow(row.numpy, where)
 
 
+def stored_dtype(number: int, *, where: str | None = None) -> np.dtype[Any]:
+    """As :func:`numpy_dtype`, and :func:`dtype_number` finds its way back: what NumPy knows as another type is noted.
+
+    Quantized numbers are their integers, variants ``object`` arrays of the bytes of their VariantTensorDataProto.
+
+    >>> stored_dtype(11).name, dtype_number(stored_dtype(11)), dtype_number(stored_dtype(21))
+    ('int8', 11, 21)
+    """
+    if number == _BY_NAME["variant"]:
+        return np.dtype(object, metadata={_NUMBER: number})
+    dtype = numpy_dtype(number, where=where)
+    return np.dtype(dtype, metadata={_NUMBER: number}) if dtype_name(number).startswith("q") else dtype
+
+
 def _narrow(name: str, where: str | None) -> np.dtype[Any]:
     """The dtypes that NumPy itself does not have."""
     import ml_dtypes
@@ -150,6 +172,15 @@ def _narrow(name: str, where: str | None) -> np.dtype[Any]:
         raise ReadError(f"{name} needs a newer ml-dtypes: pip install -U ml-dtypes", where=where)
     dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
     return dtype
+
+
+def value_field(number: int) -> str:
+    """The field of TensorProto that lists values of a DataType that TensorFlow has.
+
+    >>> value_field(19)
+    'half_val'
+    """
+    return _BY_NUMBER[number % REF].field
 
 
 def shape_to_tuple(shape: Any) -> tuple[int | None, ...] | None:
@@ -283,6 +314,8 @@ def numpy_to_tensor(array: npt.ArrayLike) -> Any:
     values = np.asarray(array)
     row = _BY_NUMBER[dtype_number(values.dtype)]
     tensor = TensorProto(dtype=row.number, tensor_shape=tuple_to_shape(values.shape))
+    if row.numpy is None:
+        raise WriteError(f"a {row.name} is no constant: it means something inside a running TensorFlow alone")
     if row.name == "string":
         tensor.string_val.extend(_encoded(value) for value in values.ravel().tolist())
     elif values.size == 1:

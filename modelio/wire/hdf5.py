@@ -34,7 +34,8 @@ from h5py import h5a, h5d, h5g, h5l, h5o, h5p, h5s, h5t
 
 from modelio.errors import ModelioError, ReadError, UnsafeInput, WriteError
 from modelio.wire import hdf5_objects
-from modelio.wire.hdf5_objects import Attribute
+from modelio.wire.hdf5_objects import Attribute, OtherKind
+from modelio.wire.hdf5_stream import Stream
 from modelio.wire.raw import RawArray, Values
 from modelio.wire.window import CHUNK, Window
 
@@ -50,9 +51,6 @@ LINKS = 100_000
 
 DEPTH = 64
 """Nested groups; the scopes of a weight's name are groups, too."""
-
-PAGE, PAGES = 1 << 13, 1 << 10
-"""Bytes that are read at once where libhdf5 follows the structure, and how many such pages are kept."""
 
 INFLATE_RATIO = 1100
 """Deflate cannot expand by more than 1032 to 1 (zlib, technical notes); constant data under other filters can, and is
@@ -82,6 +80,9 @@ _KINDS = {
     h5t.TypeEnumID: "an enumeration",
 }
 
+_NUMBERS = (h5t.TypeIntegerID, h5t.TypeFloatID, h5t.TypeBitfieldID)
+_OTHER = np.dtype("V1")
+
 _LIBRARY_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError, SystemError)
 
 _TRUNCATED = re.compile(r"truncated file: eof = (\d+).*stored_eof = (\d+)")
@@ -105,17 +106,22 @@ class File(hdf5_objects.Reader):
 
     The datasets that it gave can be read after it is closed.
 
+    Args:
+        window: the file.
+        numbers: it is opened to read numbers alone; texts of any length would then not be checked.
+
     Raises:
         ReadError: this is not HDF5, or damaged; from every method.
         UnsafeInput: it asks for what the module's docstring lists.
     """
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, *, numbers: bool = False) -> None:
         self._window = window
+        self._stream = Stream(window, guarded=not numbers)
         if not is_hdf5(bytes(window.read(0, min(len(SIGNATURE), window.size)))):
             raise ReadError("this is not an HDF5 file: its signature is missing")
         with _reading():
-            self._file = h5py.File(_Stream(window), "r")
+            self._file = h5py.File(self._stream, "r")
             self._root = h5g.open(self._file.id, b"/")
         self._known_types: list[tuple[Any, np.dtype[Any], bool]] = []
 
@@ -179,7 +185,7 @@ class File(hdf5_objects.Reader):
     def attribute(self, path: str, name: str) -> Attribute | None:
         """An attribute: a text, a list of texts, or an array of numbers; None where there is none of this name.
 
-        :class:`~modelio.errors.ReadError` where it is something else: a reference, a structure.
+        :class:`~modelio.wire.hdf5_objects.OtherKind` where it is something else: a reference, a structure.
         """
         with _reading(f"{path}@{name}"):
             return self._attribute(path, name)
@@ -195,7 +201,33 @@ class File(hdf5_objects.Reader):
             if h5a.exists(self._root, _encoded(name), obj_name=owner):
                 raise
             return None
-        return _value(attribute)
+        return self._value(attribute)
+
+    def _value(self, attribute: h5a.AttrID) -> Attribute:
+        stored, shape = attribute.get_type(), attribute.shape
+        if shape is None:
+            return np.empty(0)
+        size = math.prod(shape) * stored.get_size()  # h5py's own get_storage_size() stops on arrays of nothing
+        if size > ATTRIBUTE_LIMIT:
+            raise UnsafeInput(f"an attribute of {size:,} bytes: this is no model")
+        if not isinstance(stored, h5t.TypeStringID):
+            try:
+                dtype = _numeric_dtype(stored)
+            except ReadError as error:
+                raise OtherKind(error.reason) from None
+            numbers = np.empty(shape, dtype)
+            if numbers.size:
+                attribute.read(numbers)
+            return numbers
+        variable = stored.is_variable_str()
+        texts: npt.NDArray[Any] = np.empty(shape, object if variable else f"S{stored.get_size()}")
+        if texts.size and variable:
+            with self._stream.texts(texts.size):
+                attribute.read(texts, _VARIABLE_TYPES[stored.get_cset()])
+        elif texts.size:
+            attribute.read(texts)
+        decoded = [(text or b"").decode() for text in texts.ravel().tolist()]
+        return decoded if shape else decoded[0]
 
     def dataset(self, path: str) -> Values:
         """A dataset of numbers, to be read when asked; what it declares is checked now.
@@ -227,7 +259,7 @@ class File(hdf5_objects.Reader):
         """The element type with its byte order, and whether memory holds it as the file does."""
         stored = dataset.get_type()
         if isinstance(stored, h5t.TypeOpaqueID):
-            return _opaque_dtype(dataset, stored.get_size()), True
+            return self._opaque_dtype(dataset, stored.get_size()), True
         for known, dtype, exact in self._known_types:  # asking libhdf5 again takes ten times as long as comparing
             if stored.equal(known):
                 return dtype, exact
@@ -236,49 +268,16 @@ class File(hdf5_objects.Reader):
         self._known_types.append((stored, dtype, exact))
         return dtype, exact
 
+    def _opaque_dtype(self, dataset: h5d.DatasetID, size: int) -> np.dtype[Any]:
+        import ml_dtypes
 
-class _Stream:
-    """What h5py reads from, by pages: libhdf5 asks thousands of times for a few dozen bytes close to each other."""
-
-    def __init__(self, window: Window) -> None:
-        self._window = window
-        self._size = window.size
-        self._position = 0
-        self._pages: dict[int, bytes | memoryview] = {}
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + (0, self._position, self._size)[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        length = len(view)
-        number, start = divmod(self._position, PAGE)
-        if start + length <= PAGE:
-            page = self._pages.get(number) or self._page(number)
-            piece = page[start : start + length]
-        else:
-            piece = self._piece(self._position, length)
-        view[: len(piece)] = piece
-        if len(piece) < length:  # what lies past the end reads as zeros, as in libhdf5's own driver
-            view[len(piece) :] = bytes(length - len(piece))
-        return length
-
-    def _page(self, number: int) -> bytes | memoryview:
-        if len(self._pages) == PAGES:
-            self._pages.clear()
-        page = self._pages[number] = self._piece(number * PAGE, PAGE)
-        return page
-
-    def _piece(self, start: int, length: int) -> bytes | memoryview:
-        length = min(length, self._size - start)
-        return self._window.read(start, length) if length > 0 else b""
-
-    def read(self, length: int = -1) -> bytes:
-        raise io.UnsupportedOperation  # h5py asks whether there is a read, and calls readinto
+        name: Attribute = "bfloat16" if size == 2 else ""
+        if h5a.exists(dataset, b"dtype"):
+            name = self._value(h5a.open(dataset, b"dtype"))
+        found = getattr(ml_dtypes, name, None) if isinstance(name, str) else None
+        if not isinstance(found, type) or np.dtype(found).itemsize != size:
+            raise ReadError(f"elements of {size} opaque bytes, whose attribute dtype does not say what they are")
+        return np.dtype(found)
 
 
 class _Packed:
@@ -307,7 +306,7 @@ class _Packed:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[h5d.DatasetID]:
-        with File(self._window) as file, _reading(self._path):
+        with File(self._window, numbers=True) as file, _reading(self._path):
             yield h5d.open(file._root, _encoded(self._path))
 
     def _read(self, dataset: h5d.DatasetID, start: int, stop: int) -> npt.NDArray[Any]:
@@ -332,44 +331,22 @@ def _encoded(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
-def _value(attribute: h5a.AttrID) -> Attribute:
-    stored, shape = attribute.get_type(), attribute.shape
-    if shape is None:
-        return np.empty(0)
-    size = math.prod(shape) * stored.get_size()  # h5py's own get_storage_size() stops on arrays of nothing
-    if size > ATTRIBUTE_LIMIT:
-        raise UnsafeInput(f"an attribute of {size:,} bytes: this is no model")
-    if not isinstance(stored, h5t.TypeStringID):
-        numbers = np.empty(shape, _numeric_dtype(stored))
-        if numbers.size:
-            attribute.read(numbers)
-        return numbers
-    variable = stored.is_variable_str()
-    texts: npt.NDArray[Any] = np.empty(shape, object if variable else f"S{stored.get_size()}")
-    if texts.size:
-        attribute.read(texts, _VARIABLE_TYPES[stored.get_cset()] if variable else None)
-    decoded = [(text or b"").decode() for text in texts.ravel().tolist()]
-    return decoded if shape else decoded[0]
-
-
 def _numeric_dtype(stored: Any) -> np.dtype[Any]:
-    dtype: np.dtype[Any] = stored.dtype
+    # h5py is asked of what is flat alone: it takes apart what is nested, however deep that is.
+    dtype: np.dtype[Any] = stored.dtype if all(isinstance(part, _NUMBERS) for part in _parts(stored)) else _OTHER
     if dtype.kind not in "biufc":
         raise ReadError(f"this holds {_KINDS.get(type(stored), 'something else')}, and numbers are wanted")
-    plain: np.dtype[Any] = np.dtype(dtype.str)  # without h5py's own metadata
-    return plain
+    bare: np.dtype[Any] = np.dtype(dtype.str)  # without h5py's own metadata
+    return bare
 
 
-def _opaque_dtype(dataset: h5d.DatasetID, size: int) -> np.dtype[Any]:
-    import ml_dtypes
-
-    name: Attribute = "bfloat16" if size == 2 else ""
-    if h5a.exists(dataset, b"dtype"):
-        name = _value(h5a.open(dataset, b"dtype"))
-    found = getattr(ml_dtypes, name, None) if isinstance(name, str) else None
-    if not isinstance(found, type) or np.dtype(found).itemsize != size:
-        raise ReadError(f"elements of {size} opaque bytes, whose attribute dtype does not say what they are")
-    return np.dtype(found)
+def _parts(stored: Any) -> list[Any]:
+    """The type itself; of truth values (an enumeration) and complex numbers (a pair) what they are made of."""
+    if isinstance(stored, h5t.TypeEnumID):
+        return [stored.get_super()]
+    if isinstance(stored, h5t.TypeCompoundID) and stored.get_nmembers() == 2:
+        return [stored.get_member_type(0), stored.get_member_type(1)]
+    return [stored]
 
 
 def _check_storage(dataset: h5d.DatasetID) -> None:
@@ -390,7 +367,10 @@ def _check_storage(dataset: h5d.DatasetID) -> None:
         unpacked = count * math.prod(chunk) * dataset.get_type().get_size()
         if unpacked > min(INFLATE_LIMIT, max(1 << 16, INFLATE_RATIO * stored)):
             raise UnsafeInput(f"{stored:,} stored bytes that claim to unpack to {unpacked:,}")
-        for filter_id in (plist.get_filter(i)[0] for i in range(plist.get_nfilters())):
+        filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+        if len(set(filters)) < len(filters):
+            raise UnsafeInput("packed several times over: this is no model")
+        for filter_id in filters:
             if filter_id not in _BUILT_IN_FILTERS:
                 raise ReadError(
                     f"compressed with filter {filter_id}, a plug-in; rewrite the file with h5repack -f NONE"

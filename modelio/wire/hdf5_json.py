@@ -42,7 +42,7 @@ import numpy as np
 
 from modelio.errors import ModelioError, ReadError, UnsafeInput, WriteError
 from modelio.wire import hdf5_objects, jsontext
-from modelio.wire.hdf5_objects import Attribute
+from modelio.wire.hdf5_objects import Attribute, OtherKind
 from modelio.wire.listed import ListedArray, place_of, spell, without_lists
 from modelio.wire.raw import RawArray, Values
 from modelio.wire.window import MemoryWindow, Window
@@ -194,7 +194,10 @@ class File(hdf5_objects.Reader):
             kind = self._type(item)
             if kind.get("class") == "H5T_STRING":
                 return _texts(item.get("value"), shape)
-            dtype = _dtype(kind)
+            try:
+                dtype = _dtype(kind)
+            except ReadError as error:
+                raise OtherKind(error.reason) from None
             if prod(shape) * dtype.itemsize > ATTRIBUTE_LIMIT:
                 raise UnsafeInput(f"an attribute of the shape {list(shape)}: this is no model")
             return self._values(item, dtype, shape, f"{path}@{name}").numpy()

@@ -18,13 +18,17 @@ import numpy.typing as npt
 from modelio.errors import ReadError, WriteError
 from modelio.wire.raw import Values
 
-__all__ = ["Attribute", "Reader", "Writer"]
+__all__ = ["Attribute", "OtherKind", "Reader", "Writer"]
 
 HEADER_LIMIT = 64512
 """Bytes of one attribute: libhdf5's 64 KB for an object header's message, less what Keras leaves for the rest of it."""
 
 Attribute = str | list[str] | npt.NDArray[Any]
 """The values that attributes of model files have."""
+
+
+class OtherKind(ReadError):
+    """A value of a kind that no model is made of, such as a reference or a structure; nothing is wrong with it."""
 
 
 class Reader:
@@ -66,7 +70,7 @@ class Reader:
     def attribute(self, path: str, name: str) -> Attribute | None:
         """An attribute: a text, a list of texts, or an array of numbers; None where there is none of this name.
 
-        :class:`~modelio.errors.ReadError` where it is something else: a reference, a structure.
+        :class:`OtherKind` where it is something else: a reference, a structure.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""The sorted table that a checkpoint's ``.index`` file is: LevelDB's format, as TensorFlow carries it.
+"""The sorted table that a checkpoint's ``.index`` file is, and all of a V1 checkpoint: LevelDB's, as TensorFlow has it.
 
 ::
 
@@ -21,15 +21,16 @@ and LevelDB's ``doc/table_format.md``.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
 from modelio.errors import ReadError, UnsafeInput
 from modelio.wire.crc32c import masked
 from modelio.wire.snappy import uncompress
 from modelio.wire.varint import encode_varint, varint
-from modelio.wire.window import Window
+from modelio.wire.window import CHUNK, Window
 
-__all__ = ["MAGIC", "read_table", "write_table"]
+__all__ = ["MAGIC", "Table", "read_table", "write_table"]
 
 MAGIC = bytes.fromhex("57fb808b247547db")
 """The last eight bytes of every table."""
@@ -41,6 +42,9 @@ _BLOCK_SIZE = 256 << 10
 _RESTART_INTERVAL = 16
 
 _LARGEST_TABLE = 1 << 30
+_LARGEST_INDEX = 1 << 28
+_LARGE = 1 << 20
+"""Bytes of a block whose first entry is read without it."""
 _LONGEST_KEY = 1 << 16
 _EXPANSION = 64
 """A key takes a few bytes where it shares the rest, so a small table can hold much; a real one grows fourfold."""
@@ -53,37 +57,94 @@ def read_table(window: Window) -> dict[bytes, bytes]:
         ReadError: the bytes are not a whole, undamaged table.
         UnsafeInput: it is larger, packed or spread out, than any real index.
     """
-    if window.size < _FOOTER:
-        raise ReadError(f"a checkpoint index has a footer of {_FOOTER} bytes, this file has {window.size}")
     if window.size > _LARGEST_TABLE:
         raise UnsafeInput(f"an index of {window.size:,} bytes is larger than any model's")
-    footer = bytes(window.read(window.size - _FOOTER, _FOOTER))
-    if not footer.endswith(MAGIC):
-        raise ReadError(
-            "not a checkpoint index, or its end is missing: the last eight bytes are not the table's magic number"
-        )
-    metaindex, position = _handle(footer, 0)
-    index, _ = _handle(footer, position)
-    _block(window, metaindex)
-
     entries: dict[bytes, bytes] = {}
     room = _EXPANSION * window.size
-    last: bytes | None = None
-    for bound, location in _entries(_block(window, index)):
-        handle, end = _handle(location, 0)
-        if end != len(location):
-            raise ReadError("an entry of the index block is longer than a block handle", where=f"key {bound!r}")
-        for key, value in _entries(_block(window, handle)):
-            if last is not None and key <= last:
-                raise ReadError(f"keys are not in order: {key!r} follows {last!r}", where=_place(handle))
-            room -= len(key) + len(value)
-            if room < 0:
-                raise UnsafeInput(f"the entries take more than {_EXPANSION} times the size of the file")
-            entries[key] = value
-            last = key
-        if last is not None and last > bound:
-            raise ReadError(f"the key {last!r} is beyond its block's bound {bound!r}", where=_place(handle))
+    for key, value in Table(window).items():
+        room -= len(key) + len(value)
+        if room < 0:
+            raise UnsafeInput(f"the entries take more than {_EXPANSION} times the size of the file")
+        entries[key] = bytes(value)
     return entries
+
+
+class Table:
+    """A table of any size, open for reading: which block holds what is read now, a block when it is asked for.
+
+    Raises:
+        ReadError: the bytes are not a table, or its index is damaged; when a block is read, that it is.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        if window.size < _FOOTER:
+            raise ReadError(f"a checkpoint index has a footer of {_FOOTER} bytes, this file has {window.size}")
+        footer = bytes(window.read(window.size - _FOOTER, _FOOTER))
+        if not footer.endswith(MAGIC):
+            raise ReadError(
+                "not a checkpoint index, or its end is missing: the last eight bytes are not the table's magic number"
+            )
+        metaindex, position = _handle(footer, 0)
+        index, _ = _handle(footer, position)
+        for handle in (metaindex, index):
+            if handle[1] > _LARGEST_INDEX:
+                raise UnsafeInput(f"an index of {handle[1]:,} bytes is larger than any model's", where=_place(handle))
+        _block(window, metaindex)
+        self._bounds: list[bytes] = []
+        self._handles: list[tuple[int, int]] = []
+        for bound, location in _entries(_block(window, index)):
+            handle, end = _handle(location, 0)
+            if end != len(location):
+                raise ReadError("an entry of the index block is longer than a block handle", where=f"key {bound!r}")
+            self._bounds.append(bound)
+            self._handles.append(handle)
+
+    def items(self) -> Iterator[tuple[bytes, memoryview]]:
+        """All entries in key order."""
+        last: bytes | None = None
+        for number in range(len(self._handles)):
+            for key, value in self._entries(number):
+                if last is not None and key <= last:
+                    raise ReadError(f"keys are not in order: {key!r} follows {last!r}", where=self._place(number))
+                yield key, value
+                last = key
+
+    def get(self, key: bytes) -> memoryview | None:
+        """The value of a key, for which one block is read; None where there is none."""
+        number = bisect_left(self._bounds, key)  # the first block that ends at or behind the key
+        if number < len(self._handles):
+            for found, value in self._entries(number):
+                if found == key:
+                    return value
+        return None
+
+    def first(self) -> tuple[bytes, memoryview] | None:
+        """The first entry, None in an empty table. Of a large block nothing else is read, so nothing verified."""
+        if not self._handles:
+            return None
+        offset, size = self._handles[0]
+        if size <= _LARGE or bytes(self._window.read(offset + size, 1)) != bytes([_NONE]):
+            return next(self._entries(0), None)
+        head = self._window.read(offset, _LARGE)
+        shared, position = varint(head, 0)
+        further, position = varint(head, position)
+        length, position = varint(head, position)
+        if shared or further > _LONGEST_KEY or length > _LARGEST_INDEX or position + further + length > size:
+            raise ReadError("its first entry reaches outside", where=self._place(0))
+        data = memoryview(self._window.read(offset + position, further + length))
+        return bytes(data[:further]), data[further:]
+
+    def _entries(self, number: int) -> Iterator[tuple[bytes, memoryview]]:
+        """The entries of a block, each of which belongs there."""
+        bound = self._bounds[number]
+        for key, value in _entries(_block(self._window, self._handles[number])):
+            if key > bound:
+                raise ReadError(f"the key {key!r} is beyond its block's bound {bound!r}", where=self._place(number))
+            yield key, value
+
+    def _place(self, number: int) -> str:
+        return _place(self._handles[number])
 
 
 def write_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -114,7 +175,7 @@ def write_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
 # Reading
 
 
-def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
+def _handle(data: bytes | memoryview, position: int) -> tuple[tuple[int, int], int]:
     offset, position = varint(data, position)
     size, position = varint(data, position)
     return (offset, size), position
@@ -124,24 +185,24 @@ def _place(handle: tuple[int, int]) -> str:
     return f"the block at offset {handle[0]:,}"
 
 
-def _block(window: Window, handle: tuple[int, int]) -> bytes:
+def _block(window: Window, handle: tuple[int, int]) -> memoryview:
     """The content of a block, verified and uncompressed."""
     offset, size = handle
     if offset + size + _TRAILER > window.size - _FOOTER:
         raise ReadError(f"a block of {size:,} bytes reaches beyond the file's end", where=_place(handle))
-    data = bytes(window.read(offset, size + _TRAILER))
+    data = memoryview(window.read(offset, size + _TRAILER))
     (stored,) = struct.unpack_from("<I", data, size + 1)
-    if masked([data[:-4]]) != stored:
+    if masked(data[start : min(start + CHUNK, size + 1)] for start in range(0, size + 1, CHUNK)) != stored:
         raise ReadError("the checksum of a block does not match: the file is damaged", where=_place(handle))
     compression = data[size]
     if compression == _NONE:
         return data[:size]
     if compression == _SNAPPY:
-        return uncompress(data[:size])
+        return memoryview(uncompress(bytes(data[:size])))
     raise ReadError(f"a block is compressed by method {compression}, which tables do not have", where=_place(handle))
 
 
-def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _entries(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     """The entries of a block's content, in order."""
     if len(block) < 4:
         raise ReadError("a block is too short for its number of restarts")
@@ -166,7 +227,7 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise ReadError(f"an entry after the key {key!r} reaches outside its block")
         if shared + further > _LONGEST_KEY:
             raise UnsafeInput(f"a key of {shared + further:,} bytes is longer than any name")
-        key = key[:shared] + block[position : position + further]
+        key = key[:shared] + bytes(block[position : position + further])
         position += further
         yield key, block[position : position + length]
         position += length

@@ -7,7 +7,7 @@ from modelio.errors import ReadError
 __all__ = ["encode_varint", "varint"]
 
 
-def varint(data: bytes, position: int) -> tuple[int, int]:
+def varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     r"""The number at ``position`` of ``data``, below 2**64, and the position after it.
 
     >>> varint(b"\xac\x02", 0)

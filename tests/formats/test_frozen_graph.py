@@ -13,8 +13,9 @@ from modelio.model import GraphModel, LayerModel, Tensor, TensorSpec
 from modelio.sink import Sink
 from modelio.source import Source
 from modelio.wire.dtypes import numpy_to_tensor, tensor_to_numpy
-from modelio.wire.messages import GraphDef, parse, parse_text, serialize
+from modelio.wire.messages import GraphDef, NodeDef, TensorProto, parse, parse_text, serialize
 from modelio.wire.skim import LARGE
+from modelio.wire.varint import encode_varint
 from tests.corpus import cases, corpus, data, record, strays, wild
 
 
@@ -246,6 +247,64 @@ def test_a_constant_may_come_from_anywhere():
     model.constants = {"kernel": Tensor.of(np.arange(4, dtype="float32"))}
     graph = parse(GraphDef, written(model), where=None)
     assert tensor_to_numpy(graph.node[0].attr["value"].tensor).tolist() == [0, 1, 2, 3]
+
+
+def hollow(path: Path, names: list[str], elements: int) -> None:
+    """A graph of constants whose contents are holes in the file: all zero, and they take no room on the disk."""
+
+    def field(number: int, length: int) -> bytes:
+        return encode_varint(number << 3 | 2) + encode_varint(length)
+
+    content = 4 * elements
+    with open(path, "wb") as file:
+        for name in names:
+            shape = {"dim": [{"size": elements}]}
+            tensor = TensorProto(dtype=1, tensor_shape=shape).SerializeToString() + field(4, content)
+            value = field(8, len(tensor) + content) + tensor
+            entry = field(1, 5) + b"value" + field(2, len(value) + content) + value
+            node = NodeDef(name=name, op="Const", attr={"dtype": {"type": 1}}).SerializeToString()
+            node += field(5, len(entry) + content) + entry
+            file.write(field(1, len(node) + content) + node)
+            file.seek(content, 1)
+        file.write(GraphDef(versions={"producer": 27}).SerializeToString())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured as Linux tells it")
+def test_a_file_that_protobuf_cannot_hold_is_read_without_its_constants(tmp_path, python):
+    """Three gigabytes, of which nothing is read but the names; one of them is had when it is asked for."""
+    hollow(tmp_path / "graph.pb", ["a", "b", "c"], 1 << 28)
+    assert (tmp_path / "graph.pb").stat().st_size > 3 << 30
+    told = python(
+        """
+        import modelio, sys
+        model = modelio.read(sys.argv[1])
+        assert modelio.inspect(model).weights.parameters == 3 << 28
+        assert bytes(next(model.constants["b"].chunks())[:4]) == bytes(4)
+        status = dict(line.split(":") for line in open("/proc/self/status"))
+        print(int(status["VmHWM"].split()[0]) >> 10)
+        """,
+        tmp_path / "graph.pb",
+    )
+    assert int(told) < 80
+    model = read(Source.of(tmp_path / "graph.pb"))
+    assert [node.name for node in model.graph.node] == ["a", "b", "c"]
+    with pytest.raises(WriteError, match="more than 2 GiB"):
+        written(model)
+
+
+def test_a_large_constant_inside_a_function():
+    graph = GraphDef()
+    graph.node.add(name="y", op="f")
+    function = graph.library.function.add(signature={"name": "f", "output_arg": [{"name": "o", "type": 1}]})
+    values = np.arange(LARGE, dtype="float32")
+    node = function.node_def.add(name="kernel", op="Const")
+    node.attr["dtype"].type = 1
+    node.attr["value"].tensor.CopyFrom(numpy_to_tensor(values))
+    function.ret["o"] = "kernel:output:0"
+    model = read(Source.of(serialize(graph)))
+    assert list(model.constants) == ["f:kernel"]
+    np.testing.assert_array_equal(model.constants["f:kernel"].numpy(), values)
+    assert written(model) == serialize(graph)
 
 
 # --------------------------------------------------------------------------------------------------------- refusals

@@ -17,8 +17,9 @@ import pytest
 import modelio
 from modelio.errors import ReadError, UnsafeInput, WriteError
 from modelio.formats import keras_h5, keras_json, keras_zip
-from modelio.layers.binding import get_weights
+from modelio.layers.binding import bind, get_weights
 from modelio.layers.network import network_of
+from modelio.layers.vocabularies import vocabulary_of
 from modelio.layers.weight_groups import joined
 from modelio.model import LayerModel, Tensor
 from modelio.sink import Sink
@@ -268,6 +269,86 @@ def test_vocabularies_are_weights_of_tf_keras(tf_keras, tmp_path):
     ]
 
 
+def looking_up(keras: Any) -> tuple[Any, list[np.ndarray]]:
+    """A model with three tables, one of them in a model of its own, that adapted to data; and something to ask."""
+    words, numbers = keras.Input((1,), dtype="string", name="words"), keras.Input((2,), dtype="int64", name="numbers")
+    text = keras.layers.TextVectorization(output_sequence_length=4, name="text")
+    text.adapt(["a few words", "a word or two", "two words: a few"])
+    inner_input = keras.Input((1,), dtype="string", name="inner_input")
+    lookup = keras.layers.StringLookup(num_oov_indices=2, mask_token="-", output_mode="multi_hot", name="lookup")
+    lookup.adapt(np.array(["two", "words", "two"]))
+    inner = keras.Model(inner_input, keras.layers.Dense(3, name="dense")(lookup(inner_input)), name="inner")
+    known = keras.layers.IntegerLookup(name="known")
+    known.adapt(np.array([[7, 7], [11, 5]]))
+    outputs = [text(words), inner(words), known(numbers)]
+    model = keras.Model([words, numbers], outputs)
+    return model, [
+        np.array([["a few"], ["two"], ["-"], ["words and more"]]),
+        np.array([[7, 5], [11, 0], [1, 2], [3, 7]]),
+    ]
+
+
+def answers(model: Any, asked: list[np.ndarray]) -> list[Any]:
+    import tensorflow as tf
+
+    return [np.asarray(answer).tolist() for answer in model([tf.constant(part) for part in asked])]
+
+
+def test_vocabularies_are_assets_of_keras_3(keras, tmp_path):
+    model, _ = looking_up(keras)
+    model.save(tmp_path / "model.keras")
+    found = read(tmp_path / "model.keras")
+    text, lookup, known = (
+        layer.get_vocabulary()
+        for layer in (
+            model.get_layer("text"),
+            model.get_layer("inner").get_layer("lookup"),
+            model.get_layer("known"),
+        )
+    )
+    spelled = {
+        "text/vocabulary.txt": text,
+        "text/_lookup_layer/vocabulary.txt": text,
+        "inner/lookup/vocabulary.txt": lookup,
+        "known/vocabulary.txt": known,
+    }
+    assert {name: file.bytes().decode().split("\n") for name, file in found.assets.items()} == {
+        name: [str(word) for word in words] for name, words in spelled.items()
+    }
+    network = bind(network_of(found.architecture, found.dialect, found.meta), found)
+    layers = {layer.path: layer for layer in network.walk()}
+    assert vocabulary_of(layers["text"]).tolist() == [word.encode() for word in text[2:]]
+    assert vocabulary_of(layers["inner/lookup"]).tolist() == [word.encode() for word in lookup[2:]]
+    assert vocabulary_of(layers["known"]).tolist() == known[1:]
+    assert found.load().assets.keys() == spelled.keys()
+    written, saved = members(write(found)), members(tmp_path / "model.keras")
+    assert hdf5(written.pop("model.weights.h5")) == hdf5(saved.pop("model.weights.h5"))
+    assert written == saved
+
+
+@pytest.mark.parametrize("format", ["keras-h5", "keras-json", "hdf5-json", "safetensors", "tfjs-layers"])
+def test_vocabularies_go_with_a_model(format, keras, tf_keras, tmp_path):
+    """Into the arguments of their layers, where the format keeps no assets; in no case are they lost without a word."""
+    model, asked = looking_up(keras)
+    model.save(tmp_path / "model.keras")
+    done = modelio.convert(tmp_path / "model.keras", to=format)
+    assert not done.losses
+    told = " ".join(change for change in done.changes if "vocabulary:" in change)
+    assert all(path in told for path in ("text", "inner/lookup", "known"))
+    back = modelio.convert(done.data, tmp_path / "again.keras", dialect="keras3")
+    assert not back.losses
+    again = keras.models.load_model(tmp_path / "again.keras")
+    assert answers(again, asked) == answers(model, asked)
+
+
+def test_vocabularies_of_tf_keras_go_with_a_model(tf_keras, tmp_path):
+    model, asked = looking_up(tf_keras)
+    model.save(tmp_path / "model.keras")
+    modelio.convert(tmp_path / "model.keras", tmp_path / "model.h5")
+    again = tf_keras.models.load_model(tmp_path / "model.h5")
+    assert answers(again, asked) == answers(model, asked)
+
+
 # -- weights alone -----------------------------------------------------------------------------------------------------
 
 ALONE = cases(file=("only.weights.h5", "model.h5"), version="keras-3*")
@@ -309,6 +390,47 @@ def test_shards_are_one_model(keras, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), model.get_weights(), strict=True))
     with pytest.raises(WriteError, match="do not go into a shard of 100: allow more"):
         write(sharded, {}, shape="tree", shard_size=100)
+
+
+def test_shards_are_a_target_of_convert(keras, tmp_path):
+    """They are several files, so they get a folder: a new one, an empty one, and no other."""
+    model = keras.models.load_model(ANY)
+    target = tmp_path / "pieces" / "large.weights.json"
+    done = modelio.convert(ANY, target, shard_size=10_000)
+    assert (done.target, done.route[-1]) == (target, "keras-zip")
+    names = sorted(path.name for path in target.parent.iterdir())
+    assert names[1:3] == ["large_00000.weights.h5", "large_00001.weights.h5"]
+    assert "large.weights.json" in names
+    again = keras.models.clone_model(model)
+    again.build(model.input_shape)
+    again.load_weights(target)
+    assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), model.get_weights(), strict=True))
+    with pytest.raises(WriteError, match="there are others beside this one: name a folder of their own"):
+        modelio.convert(ANY, target, overwrite=True)
+    (tmp_path / "empty").mkdir()
+    modelio.convert(ANY, tmp_path / "empty" / "one.weights.json")
+    assert sorted(path.name for path in (tmp_path / "empty").iterdir()) == ["one.weights.json", "one_00000.weights.h5"]
+    alone = modelio.read(target)
+    assert modelio.identify(modelio.convert(alone, to="keras-zip", shard_size=10_000).data) == "keras-zip"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"), [({"zipped": "no"}, "zipped is"), ({"shard_size": 0}, "shard_size is")]
+)
+def test_options_are_checked(options, sentence, tmp_path):
+    with pytest.raises(WriteError, match=sentence):
+        modelio.convert(ANY, tmp_path / "a.keras", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_is_a_target_of_convert(keras, tmp_path):
+    modelio.convert(ANY, tmp_path / "model", to="keras-zip", zipped=False)
+    assert {
+        str(path.relative_to(tmp_path / "model")) for path in (tmp_path / "model").rglob("*") if path.is_file()
+    } == set(members(ANY))
+    assert plain(read(tmp_path / "model")) == plain(read(ANY))
+    modelio.convert(tmp_path / "model", tmp_path / "model.keras")
+    assert members(tmp_path / "model.keras") == members(modelio.convert(ANY, to="keras-zip").data)
 
 
 def test_a_directory_is_as_good_as_an_archive(keras, tmp_path):
@@ -467,9 +589,9 @@ def test_quantized_models_are_kept(keras, mode, tmp_path):
     model.quantize(mode)
     model.save(tmp_path / "model.keras")
     found = read(tmp_path / "model.keras")
-    scale = "inputs_scale" if mode == "float8" else "kernel_scale"
-    assert list(found.weights["a"])[:3] == ["a/kernel", "a/bias", f"a/{scale}"]
-    assert list(found.weights["b"])[:2] == ["b/kernel", f"b/{scale}"]
+    for layer in model.layers:  # whole numbers are not trained, so they come behind the bias
+        names = [f"{layer.name}/{weight.name}" for weight in layer.trainable_weights + layer.non_trainable_weights]
+        assert list(found.weights[layer.name])[: len(names)] == names
     write(found, tmp_path / "again.keras")
     again, x = keras.models.load_model(tmp_path / "again.keras"), np.linspace(-1, 1, 16).reshape(2, 8)
     close(again.predict(x, verbose=0), [model.predict(x, verbose=0)])
@@ -689,7 +811,7 @@ def test_what_no_keras_file_holds(tmp_path):
         write(LayerModel(read(ANY).architecture, {}, "keras3"))
     with pytest.raises(WriteError, match="only an architecture tells the paths of these weights"):
         write(LayerModel(None, {"dense": {"dense/kernel": Tensor.of([1.0])}}, "keras3"))
-    with pytest.raises(WriteError, match="shards are several files of weights alone"):
+    with pytest.raises(WriteError, match="shards are of weights alone: name a target that ends in"):
         write(alone, shard_size=1000)
     with pytest.raises(WriteError, match=r"meta\['keras-zip'\] is not what reading such a file gives"):
         write(LayerModel(read(ANY).architecture, read(ANY).weights, "keras3", meta={"keras-zip": '{"groups": 1}'}))

@@ -725,3 +725,20 @@ def agree(live: Any, other: Any, tolerance: float = TOLERANCE) -> tuple[list[str
         if wanted.dtype.kind not in "OSU":
             np.testing.assert_allclose(got.astype("float64"), wanted.astype("float64"), atol=tolerance, rtol=1e-4)
     return changes, losses
+
+
+def test_names_are_scopes_to_keras_2(keras, tf_keras) -> None:
+    """Keras 3 takes any name but one with a slash; Keras 2 opens a scope of TensorFlow of that name."""
+    x = keras.Input((4,), name="x 1")
+    names = ["a b.c-d", "a_b.c-d", "_first", "größe"]
+    y = x
+    for name in names:
+        y = keras.layers.Dense(3, activation="relu", name=name)(y)
+    model = keras.Model(x, y)
+    translated, changes, losses = translate(modelio.from_keras(model), "keras2")
+    assert not losses
+    made = loaded(tf_keras, translated)
+    assert [layer.name for layer in made.layers] == ["x_1", "a_b.c-d_", "a_b.c-d", "x_first", "gr__e"]
+    assert 'what TensorFlow cannot have in names -> "_": x 1, a b.c-d, _first, größe' in changes
+    asked = np.ones((2, 4), "float32")
+    np.testing.assert_allclose(made(asked), model(asked), rtol=1e-5)

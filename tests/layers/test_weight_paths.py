@@ -260,12 +260,13 @@ def test_more_variables_than_a_class_has_keep_their_paths():
 
 
 def test_quantized_layers_name_their_scales():
+    """What is trained comes first, as in an HDF5 group: the kernel no longer is."""
     policy = {"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8", "source_name": "float32"}}
     quantized = dense("a")
     quantized["config"]["dtype"] = policy
     paths = paths_of(sequential(quantized))
     weights, _ = grouped(paths, tensors(*(f"layers/dense/vars/{number}" for number in range(3))))
-    assert list(weights["a"]) == ["a/kernel", "a/bias", "a/kernel_scale"]
+    assert list(weights["a"]) == ["a/bias", "a/kernel", "a/kernel_scale"]
 
 
 def from_elsewhere(architecture: dict, **weights: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelio.graph.tables import initializer_of
 from modelio.lowering import lower
 from modelio.model import GraphModel, LayerModel
 
@@ -106,7 +107,7 @@ def assert_same(
     graph, _ = lower(LayerModel.from_json(model.to_json(), model.get_weights()))
     _assert_close(run(graph, arrays), expected, rtol)
     for (name, spec), array in zip(graph.signatures["serving_default"].outputs.items(), expected, strict=True):
-        assert spec.dtype == array.dtype.name, f"{name} is said to be {spec.dtype} and is {array.dtype}"
+        assert spec.dtype == dtype_of(array), f"{name} is said to be {spec.dtype} and is {dtype_of(array)}"
         known = spec.shape or (None,) * array.ndim
         assert all(a in (None, b) for a, b in zip(known, array.shape, strict=True)), (
             f"{name} is said to be {known} and is {array.shape}"
@@ -120,10 +121,15 @@ def model_of(layer: Any, arrays: Sequence[np.ndarray], shapes: Sequence[tuple[in
     if isinstance(layer, keras.Model):
         return layer
     feeds = [
-        keras.Input(array.shape[1:] if shapes is None else shapes[index], dtype=array.dtype.name)
+        keras.Input(array.shape[1:] if shapes is None else shapes[index], dtype=dtype_of(array))
         for index, array in enumerate(arrays)
     ]
     return keras.Model(feeds if len(feeds) > 1 else feeds[0], layer(feeds if len(feeds) > 1 else feeds[0]))
+
+
+def dtype_of(array: np.ndarray) -> str:
+    """TensorFlow's name of an array's dtype."""
+    return "string" if array.dtype.kind in "OSU" else array.dtype.name
 
 
 def fill(model: Any, seed: int = 0) -> None:
@@ -148,7 +154,7 @@ def answers(model: Any, arrays: Sequence[np.ndarray], compiled: bool = False) ->
         return model(list(feeds) if len(feeds) > 1 else feeds[0], training=False)
 
     result = tf.function(call, jit_compile=True)(*map(tf.constant, arrays)) if compiled else call(*arrays)
-    return [np.asarray(part) for part in tf.nest.flatten(result)]
+    return [np.asarray(part.numpy() if hasattr(part, "numpy") else part) for part in tf.nest.flatten(result)]
 
 
 def run(graph: GraphModel, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -169,6 +175,9 @@ def run(graph: GraphModel, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
             assignments.append(tf.raw_ops.AssignVariableOp(resource=handle, value=content))
             feeds[content] = tensor.numpy()
         session.run(assignments, feeds)
+        start = initializer_of(graph)
+        if start is not None:
+            session.run(live.get_operation_by_name(start))
         placeholders = [spec.tensor for spec in signature.inputs.values()]
         fetches = [spec.tensor for spec in signature.outputs.values()]
         return session.run(fetches, dict(zip(placeholders, arrays, strict=True)))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelio.errors import ConversionError
-from tests.lowering.harness import assert_same, frameworks, keras2, keras3
+from tests.lowering.harness import assert_same, frameworks, keras3
 from tests.lowering.written import answer, graph_of, runs_on
 
 
@@ -53,55 +53,6 @@ def test_dense_shared_by_two_calls_has_one_kernel():
     a, b = keras.Input((4,)), keras.Input((4,))
     graph = assert_same(keras.Model([a, b], keras.layers.Add()([dense(dense(a)), dense(b)])), noise(2, 4), noise(2, 4))
     assert len(graph.variables) == 2
-
-
-# -- TimeDistributed ---------------------------------------------------------------------------------------------------
-
-
-def wrapped(keras):
-    """A layer to wrap, and the shape of one step."""
-    inputs = keras.Input((4, 3))
-    branches = [keras.layers.Dense(2)(inputs), keras.layers.Flatten()(inputs)]
-    yield keras.layers.Dense(5, activation="relu"), (4,)
-    yield keras.layers.Dense(5), (2, 4)
-    yield keras.layers.Conv2D(2, 3, padding="same"), (4, 5, 3)
-    yield keras.layers.Flatten(), (2, 3)
-    yield keras.layers.BatchNormalization(), (3,)
-    yield keras.layers.Dropout(0.5), (3,)
-    yield keras.layers.Reshape((3, 2)), (6,)
-    yield keras.layers.GlobalAveragePooling1D(), (4, 3)
-    yield keras.layers.TimeDistributed(keras.layers.Dense(2)), (3, 4)
-    yield keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3), keras.layers.Softmax()]), (4,)
-    yield keras.Model(inputs, keras.layers.Dense(3)(branches[1])), (4, 3)
-
-
-@frameworks()
-@pytest.mark.parametrize("steps", [3, None])
-def test_time_distributed(keras, steps):
-    for inner, shape in wrapped(keras):
-        if hasattr(keras, "ops") and steps is None and isinstance(inner, keras.layers.TimeDistributed):
-            continue  # Keras 3 cannot map over steps inside of such a map
-        graph = assert_same(keras.layers.TimeDistributed(inner), noise(2, 3, *shape), shapes=[(steps, *shape)])
-        assert runs_on(graph) <= (1, 2, 1)
-
-
-def test_time_distributed_with_several_inputs():
-    """Keras 2 takes them; Keras 3 does not."""
-    keras = keras2()
-    a, b = keras.Input((4,)), keras.Input((2, 2))
-    flat = keras.layers.Flatten()(b)
-    inner = keras.Model([a, b], keras.layers.Add()([keras.layers.Dense(4)(a), flat]))
-    x, y = keras.Input((5, 4)), keras.Input((5, 2, 2))
-    model = keras.Model([x, y], keras.layers.TimeDistributed(inner)([x, y]))
-    assert_same(model, noise(2, 5, 4), noise(2, 5, 2, 2))
-
-
-def test_time_distributed_with_a_fixed_batch():
-    """Keras 2 then runs a loop over the steps of a layer that is not its own; the numbers are the same."""
-    keras = keras2()
-    inner = keras.Sequential([keras.layers.Dense(3)])
-    inputs = keras.Input(batch_shape=(2, 5, 4))
-    assert_same(keras.Model(inputs, keras.layers.TimeDistributed(inner)(inputs)), noise(2, 5, 4))
 
 
 # -- layers that return their input ------------------------------------------------------------------------------------
@@ -153,24 +104,9 @@ def test_highway(bias):
     np.testing.assert_allclose(got, np.tanh(x @ kernel + b) * gate + (1 - gate) * x, atol=1e-5)
 
 
-def test_time_distributed_of_keras_1():
-    x, kernel, bias = noise(2, 3, 4), noise(4, 5), noise(5)
-    config = {
-        "layer": {"class_name": "Dense", "config": {"name": "d", "output_dim": 5, "activation": "linear", "bias": True}}
-    }
-    got = answer("1.2.2", "TimeDistributed", config, x, arrays=[kernel, bias])
-    np.testing.assert_allclose(got, x @ kernel + bias, atol=1e-5)
-
-
 # -- what means nothing ------------------------------------------------------------------------------------------------
 
 
 def test_dense_without_a_feature_axis():
     with pytest.raises(ConversionError, match="the input has 1 dimensions; Dense wants 2 or more"):
         graph_of("2.15.0", "Dense", {"units": 3, "use_bias": False}, [()], [noise(1, 3)])
-
-
-def test_time_distributed_without_steps():
-    config = {"layer": {"class_name": "Dropout", "config": {"name": "d", "rate": 0.5}}}
-    with pytest.raises(ConversionError, match="the input has 1 dimensions; TimeDistributed wants 2 or more"):
-        graph_of("2.15.0", "TimeDistributed", config, [()])

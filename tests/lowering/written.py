@@ -22,13 +22,18 @@ def graph_of(
     shapes: Sequence[Sequence[int | None]],
     arrays: Sequence[np.ndarray] = (),
     dtype: str = "float32",
+    outputs: int = 1,
 ) -> GraphModel:
-    """The graph of a functional model that calls one layer on its inputs; ``shapes`` have no batch."""
+    """The graph of a functional model that calls one layer on its inputs; ``shapes`` have no batch.
+
+    ``outputs``: so many of the layer's are the model's.
+    """
+    shape_key = "batch_shape" if version.startswith("3.") else "batch_input_shape"
     inputs = [
         {
             "class_name": "InputLayer",
             "name": f"in_{index}",
-            "config": {"name": f"in_{index}", "batch_input_shape": [None, *shape], "dtype": dtype},
+            "config": {"name": f"in_{index}", shape_key: [None, *shape], "dtype": dtype},
             "inbound_nodes": [],
         }
         for index, shape in enumerate(shapes)
@@ -47,7 +52,7 @@ def graph_of(
             "name": "model",
             "layers": [*inputs, layer],
             "input_layers": [[f"in_{index}", 0, 0] for index in range(len(shapes))],
-            "output_layers": [["layer", 0, 0]],
+            "output_layers": [["layer", 0, index] for index in range(outputs)],
         },
     }
     graph, _ = lower(LayerModel.from_json(architecture, list(arrays)))

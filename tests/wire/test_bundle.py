@@ -20,7 +20,7 @@ from modelio.source import Source
 from modelio.wire import messages
 from modelio.wire.bundle import Bundle, BundleWriter, shard_suffix
 from modelio.wire.table import read_table, write_table
-from modelio.wire.window import MemoryWindow, Window
+from modelio.wire.window import CHUNK, MemoryWindow, Window
 from tests.corpus import case, cases, strays
 
 INDEXES = sorted(
@@ -180,6 +180,19 @@ def test_no_tensor_is_read_before_it_is_asked_for() -> None:
     assert data.reads == [(8000, 80)]
 
 
+def test_tensors_go_on_in_the_next_data_file() -> None:
+    first, second = io.BytesIO(), io.BytesIO()
+    writer = BundleWriter(first)
+    writer.add("a", Tensor.of(np.zeros(3)))
+    writer.go_on(second)
+    writer.add("b", Tensor.of(np.ones(2)))
+    files = {"v.index": writer.finish(), "v" + shard_suffix(0, 2): first.getvalue()}
+    with pytest.raises(ReadError, match=r"v\.data-00001-of-00002 is missing"):
+        bundle(files)
+    stored = bundle({**files, "v" + shard_suffix(1, 2): second.getvalue()})
+    assert (stored.load("a").tolist(), stored.load("b").tolist()) == ([0.0] * 3, [1.0] * 2)
+
+
 def test_a_large_tensor_is_streamed_in_pieces() -> None:
     pieces = 5
     made: list[int] = []
@@ -215,6 +228,7 @@ def test_a_changed_byte_is_found_when_its_tensor_is_read() -> None:
 HEADERS = [
     ({"endianness": 1}, "big-endian"),
     ({"version": {"producer": 9, "min_consumer": 2}}, "readers of version 2"),
+    ({"num_shards": 100_001}, "100,001 data shards"),
 ]
 
 
@@ -242,7 +256,7 @@ ENTRIES = [
     ({"offset": 1}, r"v\.data-00000-of-00001 has 24"),
     ({"offset": -1}, "cut short"),
     ({"shard_id": 1}, "shard 1 of 1"),
-    ({"dtype": 21}, "variant"),
+    ({"dtype": 20}, "resource"),
     ({"dtype": 99}, "99"),
     ({"slices": [{"extent": [{"length": 2}]}]}, "slice of this partitioned variable is missing"),
 ]
@@ -352,6 +366,10 @@ PARTITIONS = {
     "columns": ((3, 150), [[(0, WHOLE), (0, 75)], [(0, WHOLE), (75, 75)]]),
     "tiles": ((4, 4), [[(row, 2), (column, 2)] for row in (0, 2) for column in (0, 2)]),
     "numbers of two bytes": ((700,), [[(0, 600)], [(600, 100)]]),
+    "bands of tiles": ((5, 4), [[(0, 2), (0, 1)], [(0, 2), (1, 3)], [(2, 3), (0, 4)]]),
+    "no rows of tiles": ((2, 2), [[(0, 2), (0, 1)], [(0, 1), (1, 1)], [(1, 1), (1, 1)]]),
+    "empty": ((0, 4), [[(0, 0), (0, WHOLE)]]),
+    "with an empty part": ((2, 4), [[(0, 2), (0, 4)], [(2, 0), (0, 4)]]),
 }
 
 
@@ -363,6 +381,18 @@ def test_partitioned_variables_are_put_together(name: str) -> None:
     wanted = np.arange(np.prod(shape), dtype="float32").reshape(shape)
     assert np.array_equal(stored.load("scope/w"), wanted)
     assert b"".join(stored.stream("scope/w")) == wanted.tobytes()
+
+
+def test_parts_beside_each_other_are_woven_row_by_row() -> None:
+    shape, places = (300, 10_000), [[(0, WHOLE), (start, 2500)] for start in range(0, 10_000, 2500)]
+    files = sliced("w", shape, places)
+    pieces = list(bundle(files).stream("w"))
+    assert b"".join(pieces) == np.arange(3_000_000, dtype="float32").tobytes()
+    assert max(map(len, pieces)) <= CHUNK
+    data = bytearray(files["v" + shard_suffix(0, 1)])
+    data[-1] ^= 1  # in the last part, whose checksum is verified at its end
+    with pytest.raises(ReadError, match="checksum"):
+        list(bundle({**files, "v" + shard_suffix(0, 1): bytes(data)}).stream("w"))
 
 
 GAPS = {
@@ -458,6 +488,34 @@ def test_quantized_numbers_keep_their_type(tensorflow: ModuleType, tmp_path: Pat
     assert stored.load("q").tolist() == [0, 128, 255]
     for values in (tensors(stored), {"q": Tensor.of(stored.load("q"))}):
         same_bytes(tmp_path / "v", values)
+
+
+def test_variants_are_kept_as_their_bytes(tensorflow: ModuleType, tmp_path: Path) -> None:
+    """Lists of tensors and ragged tensors; the file is written again byte for byte, and what TensorFlow reads is equal."""
+    tf = tensorflow
+    rows = tf.ragged.constant([[1.0, 2.0], [], [3.0]])
+    values = {
+        "list": tf.raw_ops.TensorListFromTensor(tensor=tf.constant([[1, 2], [3, 4]]), element_shape=[2]),
+        "ragged": rows._to_variant(batched_input=True),
+    }
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "v"),
+        tensor_names=list(values),
+        shape_and_slices=["", ""],
+        tensors=list(values.values()),
+    )
+    stored = beside(tmp_path / "v.index")
+    assert stored.load("ragged").shape == (3,)
+    element = messages.VariantTensorDataProto.FromString(stored.load("list").item())
+    assert element.type_name == "tensorflow::TensorList"
+    same_bytes(tmp_path / "v", tensors(stored))
+    same_bytes(tmp_path / "v", {name: Tensor.of(stored.load(name)) for name in values})
+    data = bytearray((tmp_path / "v.data-00000-of-00001").read_bytes())
+    for position in range(0, len(data), 7):
+        damaged = bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        broken = bundle({"v.index": (tmp_path / "v.index").read_bytes(), "v.data-00000-of-00001": damaged})
+        with pytest.raises(ReadError):
+            broken.load("list"), broken.load("ragged")
 
 
 def test_shards_and_partitions_of_tensorflow(tensorflow: ModuleType, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from modelio.errors import ReadError, UnsafeInput
 from modelio.wire.crc32c import masked
-from modelio.wire.table import MAGIC, read_table, write_table
+from modelio.wire.table import MAGIC, Table, read_table, write_table
 from modelio.wire.varint import encode_varint
 from modelio.wire.window import MemoryWindow
 
@@ -127,3 +127,48 @@ def test_a_snappy_block() -> None:
 def test_what_is_written_is_read() -> None:
     rows = [(f"model/layer_{index:05d}/kernel".encode(), b"v" * (index % 90)) for index in range(9000)]
     assert list(read(write_table(rows)).items()) == rows
+
+
+# One entry at a time
+
+
+def test_a_value_is_found_in_its_block() -> None:
+    rows = [(f"model/layer_{index:05d}/kernel".encode(), b"v" * (index % 90)) for index in range(9000)]
+    found = Table(MemoryWindow(write_table(rows)))
+    for key, value in rows[::500]:
+        assert found.get(key) == value
+    assert found.get(b"model/layer_00001/kernel/x") is None
+    assert found.get(b"z") is None
+    assert found.first() == rows[0]
+    assert Table(MemoryWindow(write_table([]))).first() is None
+
+
+class Watched(MemoryWindow):
+    """A window that knows how many bytes were read through it."""
+
+    touched = 0
+
+    def read(self, offset: int, length: int) -> memoryview:
+        self.touched += length
+        return super().read(offset, length)
+
+
+def test_only_the_block_is_read_that_the_key_is_in() -> None:
+    rows = [(bytes([letter]), bytes([letter]) * 400_000) for letter in b"abcdefgh"]
+    window = Watched(write_table(rows))
+    found = Table(window)
+    before = window.touched
+    assert found.get(b"e") == b"e" * 400_000
+    assert window.touched - before < 401_000
+
+
+def test_the_first_entry_of_a_large_block_is_read_without_it() -> None:
+    window = Watched(write_table([(b"", b"meta"), (b"w", bytes(8 << 20))]))
+    assert Table(window).first() == (b"", b"meta")
+    assert window.touched < 2 << 20
+
+
+def test_a_first_entry_that_reaches_outside() -> None:
+    content = b"\0\0\xff\xff\xff\xff\x07" + bytes(2 << 20)
+    with pytest.raises(ReadError, match="reaches outside"):
+        Table(MemoryWindow(table(content))).first()

@@ -29,6 +29,7 @@ from modelio.layers.dialects.training import training_of
 from modelio.layers.network import network_of
 from modelio.layers.normal_form import Network
 from modelio.layers.shapes import shapes_of
+from modelio.layers.vocabularies import is_vocabulary
 from modelio.model import Dialect, LayerModel
 
 __all__ = ["NEWEST", "translate"]
@@ -67,8 +68,9 @@ def translate(
     given = model.training or model.architecture.get("compile_config") or None
     goal = Target(target, version or NEWEST[target])
     network = network_of(model.architecture, model.dialect, model.meta)
-    if any(model.weights.values()):
+    if any(model.weights.values()) or model.assets:
         bind(network, model)
+    moved = {f"{layer.path}/" for layer in network.walk() if "vocabulary" in layer.weights}  # to the arguments
     backend = model.meta.get("backend") or model.architecture.get("backend")
     site = Site(goal, account, backend=backend if isinstance(backend, str) else None)
     means = rewritten(network, site, shapes_of(network))
@@ -91,6 +93,11 @@ def translate(
         training=training,
         optimizer=state,
         meta=meta,
+        assets={
+            name: file
+            for name, file in model.assets.items()
+            if not (is_vocabulary(name) and any(map(name.startswith, moved)))
+        },
     )
     return translated, account.changes, account.losses
 

@@ -17,6 +17,7 @@ from modelio.layers.dialects.activations import RECURRENT, activation, hard_gate
 from modelio.layers.dialects.site import Site, crosses, told, without
 from modelio.layers.dialects.substitutes import cosine_of_keras_1, derived, highway, maxout, padded_in_front
 from modelio.layers.normal_form import Layer
+from modelio.layers.vocabularies import arguments_of, factors_of
 
 __all__ = ["adapted"]
 
@@ -267,13 +268,13 @@ def _looked_up(layer: Layer, site: Site) -> Layer | None:
     if vocabulary is None:
         if layer.class_name in _TABLES and layer.config.get("vocabulary") is None:
             site.account.loss("its vocabulary is neither among the arguments nor among the weights", layer.path)
+        factors = factors_of(layer)
+        if site.target.dialect == "keras2" and factors is not None and "idf_weights" not in layer.weights:
+            return replace(layer, weights={**layer.weights, "idf_weights": factors})
         return layer
-    words = [
-        word.decode("utf-8", "replace") if isinstance(word, bytes) else word for word in vocabulary.numpy().tolist()
-    ]
     site.account.change("vocabulary: from the weights to the arguments", layer.path)
-    others = {role: tensor for role, tensor in layer.weights.items() if role != "vocabulary"}
-    return replace(told(layer, vocabulary=words), weights=others)
+    others = {role: own for role, own in layer.weights.items() if role not in ("vocabulary", "num_documents")}
+    return replace(told(layer, **arguments_of(layer)), weights=others)
 
 
 _TABLES = ("TextVectorization", "StringLookup", "IntegerLookup")

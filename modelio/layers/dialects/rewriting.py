@@ -6,6 +6,7 @@ call. The result is a network of its own: nothing of the one given is changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -66,20 +67,32 @@ def _is_chain(network: Network) -> bool:
     return straight and network.outputs == (Ref(len(calls) - 1),)
 
 
+_FOREIGN = {"keras2": re.compile(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.\\/>-]"), "keras3": re.compile("/")}
+"""What a name cannot have: in Keras 2 what is no scope to TensorFlow (``framework/ops.py`` _VALID_SCOPE_NAME_REGEX), in
+Keras 3 a slash (``src/ops/operation.py``)."""
+
+
 def _names(network: Network, site: Site) -> dict[str, str]:
-    """Keras 3 takes no "/" in a name (``src/ops/operation.py``)."""
+    """The names of layers, as the target can have them."""
     names: dict[str, str] = {}
     taken = {layer.name for layer in network.layers}
     for layer in network.layers:
         name = layer.name
-        if site.target.dialect == "keras3" and "/" in name:
-            name = name.replace("/", "_")
+        if layer.dialect != site.target.dialect:
+            name = _named(name, site.target.dialect)
+        if name != layer.name:
             while name in taken:
                 name += "_"
             taken.add(name)
-            site.account.change('"/" in names -> "_"', layer.path)
+            found = '"/"' if site.target.dialect == "keras3" else "what TensorFlow cannot have"
+            site.account.change(f'{found} in names -> "_"', layer.path)
         names[layer.name] = name
     return names
+
+
+def _named(name: str, dialect: str) -> str:
+    made = _FOREIGN[dialect].sub("_", name)
+    return f"x{made}" if dialect == "keras2" and made.startswith("_") else made
 
 
 def _layer(layer: Layer, name: str, site: Site, shapes: Shapes) -> Layer:
