@@ -377,8 +377,7 @@ def rule(*class_names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
     """
     from modelio.lowering import rules
 
-    rules.find("Dense")  # the built-in ones first: a later registration replaces an earlier one
-    return rules.rule(*class_names)
+    return rules.rule(*class_names, own=True)
 
 
 def to_callable(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CLASSES", "KEYWORDS", "normal", "renamed", "spelled"]
+__all__ = ["CLASSES", "FUNCTION_LAYERS", "KEYWORDS", "normal", "renamed", "spelled"]
 
 CLASSES: Mapping[str, str] = {
     # tf.keras between 1.13 and 2.x let the name of the implementation through.
@@ -33,6 +33,9 @@ CLASSES: Mapping[str, str] = {
     "CuDNNGRU": "GRU",
 }
 """Class of Keras 2 -> class of the normal form, where they differ."""
+
+FUNCTION_LAYERS = frozenset({"TFOpLambda", "SlicingOpLambda"})
+"""Classes that call a function of TensorFlow (tf_keras/src/layers/core/tf_op_layer.py)."""
 
 KEYWORDS: Mapping[str, Mapping[str, str]] = {
     "": {"batch_input_shape": "batch_shape"},

@@ -30,12 +30,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelio.errors import ConversionError
 from modelio.graph.builder import Builder, Value
-from modelio.layers.dialects.operations import FUNCTION_LAYERS
+from modelio.layers.keras2 import FUNCTION_LAYERS
 from modelio.layers.keras3 import OPERATIONS
 
 if TYPE_CHECKING:
@@ -79,49 +78,50 @@ MaskRule = Callable[[Builder, "Site", Any, Mask], Mask]
 """From the builder, the layer, its first argument and the mask of that to the mask of the output, or of the outputs."""
 
 FAMILIES = (
-    "activation",
-    "operations.arranging",
-    "attention",
-    "cells",
-    "convolution",
     "core",
-    "einsum",
-    "operations.elementwise",
-    "embedding",
-    "functions",
-    "images",
-    "masking",
-    "merging",
-    "functions.networks",
-    "operations.neural",
+    "activation",
+    "convolution",
     "normalization",
-    "operations.picking",
-    "operations.pictures",
     "pooling",
-    "preprocessing",
-    "operations.products",
-    "recurrent",
-    "operations.reductions",
+    "merging",
     "reshaping",
-    "functions.shapes",
-    "operations.signals",
-    "spectrograms",
+    "embedding",
+    "recurrent",
+    "wrappers",
+    "cells",
+    "masking",
+    "attention",
+    "einsum",
+    "preprocessing",
     "tables",
     "text",
-    "wrappers",
+    "images",
+    "spectrograms",
+    "functions",
+    "functions.networks",
+    "functions.shapes",
+    "operations.arranging",
+    "operations.elementwise",
+    "operations.neural",
+    "operations.picking",
+    "operations.pictures",
+    "operations.products",
+    "operations.reductions",
+    "operations.signals",
 )
-"""Modules of this package that hold rules, imported when the first rule is looked for."""
+"""Modules of this package that hold rules, the common ones first: each is imported when no earlier one had the rule."""
 
 _RULES: dict[str, Rule] = {}
 _MASKS: dict[str, MaskRule] = {}
 
 
-def rule(*class_names: str) -> Callable[[Rule], Rule]:
-    """Register a function as the rule for these layer classes; a later registration replaces an earlier one."""
+def rule(*class_names: str, own: bool = False) -> Callable[[Rule], Rule]:
+    """Register a function as the rule for these layer classes; ``own``: in place of any that there is or will be."""
 
     def register(function: Rule) -> Rule:
         for name in class_names:
-            _RULES[name] = function
+            if own or name not in _RULES:
+                _RULES[name] = function
         return function
 
     return register
@@ -140,7 +140,10 @@ def masks(*class_names: str) -> Callable[[MaskRule], MaskRule]:
 
 def find(class_name: str) -> Rule | None:
     """The rule for a layer class, or None."""
-    _load_families()
+    for family in FAMILIES:
+        if class_name in _RULES:
+            break
+        importlib.import_module(f"modelio.lowering.{family}")
     return _RULES.get(class_name)
 
 
@@ -161,14 +164,8 @@ def is_operation(layer: Layer) -> bool:
 
 def find_masks(class_name: str) -> MaskRule | None:
     """What says which mask the outputs of a layer class carry; None: they carry none."""
-    _load_families()
+    find(class_name)
     return _MASKS.get(class_name)
-
-
-@cache
-def _load_families() -> None:
-    for family in FAMILIES:
-        importlib.import_module(f"modelio.lowering.{family}")
 
 
 class Lowerer(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from modelio.layers.dialects.objects import Target, plain
-from modelio.layers.dialects.operations import FUNCTION_LAYERS
+from modelio.layers.keras2 import FUNCTION_LAYERS
 from modelio.layers.normal_form import Call, Layer, Network, Ref
 from modelio.layers.shapes import Shapes
 

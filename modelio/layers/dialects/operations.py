@@ -20,14 +20,12 @@ from functools import cache
 from typing import Any
 
 from modelio.layers.dialects.objects import Target
+from modelio.layers.keras2 import FUNCTION_LAYERS
 from modelio.layers.keras3 import OPERATIONS
 from modelio.layers.nodes import flatten
 from modelio.layers.normal_form import Call, Layer, Ref
 
-__all__ = ["FUNCTION_LAYERS", "is_operation", "module_of", "translated"]
-
-FUNCTION_LAYERS = frozenset({"TFOpLambda", "SlicingOpLambda"})
-"""Classes of Keras 2 that call a function of TensorFlow."""
+__all__ = ["is_operation", "module_of", "translated"]
 
 _TABLE = """
 numpy.Add           x1 x2                   | __operators__.add,math.add                x y
