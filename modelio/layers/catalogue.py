@@ -479,7 +479,8 @@ CATALOGUE: Mapping[str, Kind] = {
     "ELU": Kind(defaults={"alpha": 1.0}),
     "ThresholdedReLU": Kind(defaults={"theta": 1.0}),
     "Softmax": Kind(defaults={"axis": -1}),
-    # of keras.applications: convnext.py
+    # of keras.applications: inception_resnet_v2.py, convnext.py
+    "CustomScaleLayer": Kind(defaults={"scale": 1.0}),
     "LayerScale": Kind((Weight("gamma", "projection_dim"),)),
     "StochasticDepth": _NO_ARGUMENTS,
     "PReLU": Kind((Weight("alpha", "alphas", names=("alphas",)),), {"shared_axes": None}),

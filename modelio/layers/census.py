@@ -47,8 +47,8 @@ _NOT_KERAS_3 = _names(
     "RandomFourierFeatures RandomHeight RandomWidth ThresholdedReLU"
 )
 
-OF_APPLICATIONS = _names("LayerScale StochasticDepth")
-"""Classes that models of ``keras.applications`` hold, and that no package exports (``convnext.py``)."""
+OF_APPLICATIONS = _names("CustomScaleLayer LayerScale StochasticDepth")
+"""Classes that models of ``keras.applications`` hold, and that no package exports (see the catalogue)."""
 
 ABSTRACT: Mapping[str, str] = {
     "AbstractRNNCell": "what cells of one's own are made from",

@@ -423,7 +423,7 @@ RULES: Mapping[str, Rule] = {
     "Reshape": _reshape,
     "Permute": _permute,
     "RepeatVector": _repeat,
-    **dict.fromkeys(("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"), _broadcast),
+    **dict.fromkeys(("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "CustomScaleLayer"), _broadcast),
     "Concatenate": _concatenate,
     "Dot": _dot,
     **dict.fromkeys(("SimpleRNN", "LSTM", "GRU"), _recurrent),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from modelio.errors import ConversionError
 from modelio.graph.builder import Builder, Value
 from modelio.lowering.activation import activate
-from modelio.lowering.arguments import rank_of
+from modelio.lowering.arguments import number, rank_of
 from modelio.lowering.einsum import einsum
 from modelio.lowering.quantized import added_bias, is_quantized, merged, product
 from modelio.lowering.rules import Site, identity, rule
@@ -67,6 +70,14 @@ def highway(g: Builder, layer: Site, x: Value) -> Value:
         gate, y = g.BiasAdd(gate, layer.weight("carry_bias")), g.BiasAdd(y, layer.weight("bias"))
     gate = g.Sigmoid(gate)
     return g.Add(g.Mul(activate(g, layer, y), gate), g.Mul(g.Sub(1.0, gate), x))
+
+
+@rule("CustomScaleLayer")
+def custom_scale(g: Builder, layer: Site, x: Any) -> Value:
+    """The first input and a part of the second (keras/src/applications/inception_resnet_v2.py)."""
+    if not isinstance(x, (list, tuple)) or len(x) != 2:
+        raise ConversionError("CustomScaleLayer is not called on a list of two tensors")
+    return g.Add(x[0], g.Mul(x[1], number(layer, "scale")))
 
 
 @rule("LayerScale")

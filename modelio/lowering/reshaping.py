@@ -240,4 +240,6 @@ def _numbers(layer: Site, name: str, default: float) -> Any:
         array = np.asarray(np.nan)
     if not np.isfinite(array).all():
         raise ConversionError(f"{name} is {given!r}, and has to be a number or a list of numbers")
-    return array.tolist()
+    with np.errstate(over="ignore"):
+        # tf.cast makes a float32 of a number before it makes anything else of it.
+        return array.astype(np.float32).tolist()

@@ -14,7 +14,10 @@ import pytest
 
 from tests.lowering.harness import assert_same, keras2, keras3
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:The `keras.initializers.serialize")]
+
+PRECISE = re.compile("EfficientNet|ResNetRS")
+"""Without training, the statistics of these let signals grow a trillionfold, and the rounding of float32 with them."""
 
 NAMES = {
     "keras3": "ConvNeXtBase ConvNeXtLarge ConvNeXtSmall ConvNeXtTiny ConvNeXtXLarge",
@@ -49,6 +52,7 @@ def test_none_is_missing(package):
 @pytest.mark.parametrize(("package", "name"), CASES)
 def test_an_application(package, name):
     keras = {"keras3": keras3, "keras2": keras2}[package]()
+    keras.backend.set_floatx("float64" if PRECISE.match(name) else "float32")
     side = 80 if name.startswith(("Inception", "Xception")) else 64
     model = getattr(keras.applications, name)(
         weights=None, input_shape=(side, side, 3), classes=7, classifier_activation=None
@@ -63,7 +67,10 @@ def test_an_application(package, name):
         arrays.append(value)
     model.set_weights(arrays)
     images = random.uniform(0, 255, (2, side, side, 3)).astype("float32")
-    assert_same(model, images, weights="own")
-    del model, arrays
-    keras.backend.clear_session()
-    gc.collect()
+    try:
+        assert_same(model, images.astype(keras.backend.floatx()), weights="own")
+    finally:
+        del model, arrays
+        keras.backend.set_floatx("float32")
+        keras.backend.clear_session()
+        gc.collect()
