@@ -53,7 +53,8 @@ keras.models.load_model(sys.argv[1], compile=False).save(sys.argv[2])
 TENSORFLOW_FREEZE = """
 import sys, tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-call = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+loaded = tf.saved_model.load(sys.argv[1])  # the variables live as long as this
+call = loaded.signatures["serving_default"]
 open(sys.argv[2], "wb").write(convert_variables_to_constants_v2(call).graph.as_graph_def().SerializeToString())
 """
 
