@@ -305,10 +305,14 @@ def random_fourier_features(g: Builder, layer: Site, x: Value) -> Value:
 
 
 def _told(layer: Site, name: str, kept: list[int], shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
-    """An argument as an array that broadcasts along the axes that are kept apart."""
+    """An argument as an array that broadcasts along the axes that are kept apart.
+
+    Keras 3 makes a float32 tensor of it, even for a layer of float64; tf_keras keeps float64 (``Normalization.build``).
+    """
     given = layer.config.get(name)
+    precision = np.float32 if layer.dialect == "keras3" else np.float64
     try:
-        numbers = np.broadcast_to(np.asarray(given, np.float64), [shape[at] or 0 for at in kept])
+        numbers = np.broadcast_to(np.asarray(given, precision), [shape[at] or 0 for at in kept])
     except (TypeError, ValueError):
         numbers = np.full(1, np.nan)
     if not np.isfinite(numbers).all():

@@ -223,6 +223,13 @@ def test_normalization_told_along_two_axes(keras):
     assert_same(keras.layers.Normalization(axis=(1, 2), mean=mean, variance=np.ones((3, 2)).tolist()), noise(2, 3, 2))
 
 
+@frameworks()
+def test_normalization_told_in_float64(keras):
+    """Keras 3 rounds what it is told to float32 on the way, tf_keras does not; 1e-12 tells them apart."""
+    layer = keras.layers.Normalization(mean=[0.485, 0.456, 0.406], variance=[0.0524, 0.0502, 0.0506], dtype="float64")
+    assert_same(layer, noise(4, 3).astype("float64"), rtol=1e-12)
+
+
 def test_normalization_without_numbers():
     with pytest.raises(ConversionError, match="no weights in this file"):
         graph_of("3.15.0", "Normalization", {"axis": [-1], "mean": "x", "variance": None}, [(3,)])
