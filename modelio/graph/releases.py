@@ -36,11 +36,10 @@ def check_release(model: GraphModel, release: str) -> None:
     wanted = _numbers(written[1])
     if wanted < _numbers(versions()[0]):
         raise ConversionError(f"the oldest TensorFlow whose ops are known here is {versions()[0]}, not {written[1]}")
-    late = {
-        name: found.since for name in _ops(model) if (found := op(name)) is not None and _numbers(found.since) > wanted
-    }
+    there = _ops(model)
+    late = {name: found.since for name in there if (found := op(name)) is not None and _numbers(found.since) > wanted}
     if late:
-        nodes = [f"{place} ({name}, since {late[name]})" for name in late for place in _ops(model)[name]]
+        nodes = [f"{place} ({name}, since {late[name]})" for name in late for place in there[name]]
         ops = ", ".join(f"{name} ({since})" for name, since in sorted(late.items()))
         raise ConversionError(
             f"TensorFlow {written[1]} has not the ops of {len(nodes)} nodes: {ops}; "

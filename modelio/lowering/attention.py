@@ -154,19 +154,8 @@ def multi_head_attention(
     if layer.dialect != "keras3" and not _since(layer, 2, 10):
         query_mask = value_mask = key_mask = None  # nobody looked at them yet
     mask = _mask_of_heads(g, layer, query, value, query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
-    gate = g.Sigmoid(_projected(g, layer, query, "gate")) if layer.config.get("use_gate") else None
-    queries, keys, values = (
-        _projected(g, layer, x, part) for x, part in ((query, "query"), (key, "key"), (value, "value"))
-    )
-    scale = 1 / math.sqrt(whole(layer, "key_dim"))
-    if _at_once(layer, return_attention_scores) and rank == 3:
-        y, shares = dot_product_attention(g, layer, queries, keys, values, _for_heads(g, mask, 4, 1), scale), None
-    else:
-        y, shares = _by_scores(g, layer, queries, keys, values, mask, axes, scale)
-    if gate is not None:
-        y = g.Mul(y, gate)
-    y = _projected(g, layer, y, "attention_output", bound=2)
-    return (y, shares) if shares is not None and return_attention_scores else y
+    size = whole(layer, "key_dim")
+    return _through_heads(g, layer, (query, key, value), mask, axes, size, return_attention_scores)
 
 
 @rule("GroupQueryAttention")
@@ -188,23 +177,40 @@ def group_query_attention(
     for x in (query, value, key):
         rank_of(layer, x, 3, 3)
     mask = _mask_of_heads(g, layer, query, value, query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
-    gate = g.Sigmoid(_projected(g, layer, query, "gate")) if layer.config.get("use_gate") else None
-    queries, keys, values = (
-        _projected(g, layer, x, part) for x, part in ((query, "query"), (key, "key"), (value, "value"))
-    )
     heads, groups = whole(layer, "num_query_heads"), whole(layer, "num_key_value_heads")
     if heads % groups:
         raise ConversionError(f"{heads} query heads do not make {groups} groups of one size")
-    keys, values = (_repeated_heads(g, x, heads // groups) for x in (keys, values))
-    scale = 1 / math.sqrt(whole(layer, "head_dim"))
-    if _at_once(layer, return_attention_scores):
+    size = whole(layer, "head_dim")
+    return _through_heads(g, layer, (query, key, value), mask, (1,), size, return_attention_scores, heads // groups)
+
+
+def _through_heads(
+    g: Builder,
+    layer: Site,
+    tensors: tuple[Value, Value, Value],
+    mask: Value | None,
+    axes: tuple[int, ...],
+    size: int,
+    return_scores: bool,
+    repeats: int | None = None,
+) -> Output:
+    """Query, key and value go into the heads, attend, and come out as one; a head of keys may serve several."""
+    query, _, _ = tensors
+    gate = g.Sigmoid(_projected(g, layer, query, "gate")) if layer.config.get("use_gate") else None
+    queries, keys, values = (
+        _projected(g, layer, x, part) for x, part in zip(tensors, ("query", "key", "value"), strict=True)
+    )
+    if repeats is not None:
+        keys, values = (_repeated_heads(g, x, repeats) for x in (keys, values))
+    scale = 1 / math.sqrt(size)
+    if _at_once(layer, return_scores) and query.rank == 3:
         y, shares = dot_product_attention(g, layer, queries, keys, values, _for_heads(g, mask, 4, 1), scale), None
     else:
-        y, shares = _by_scores(g, layer, queries, keys, values, mask, (1,), scale)
+        y, shares = _by_scores(g, layer, queries, keys, values, mask, axes, scale)
     if gate is not None:
         y = g.Mul(y, gate)
     y = _projected(g, layer, y, "attention_output", bound=2)
-    return (y, shares) if shares is not None and return_attention_scores else y
+    return (y, shares) if shares is not None and return_scores else y
 
 
 def _attention_axes(layer: Site, rank: int) -> tuple[int, ...]:

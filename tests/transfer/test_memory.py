@@ -18,6 +18,7 @@ import modelio
 from modelio.errors import ReadError
 from modelio.source import Source
 from modelio.transfer import buffers
+from modelio.transfer.memory import ALIGNMENT
 from modelio.wire import messages
 from tests.corpus import cases
 
@@ -98,14 +99,8 @@ def test_attached_arrays_are_views_that_cannot_be_written_to():
     assert not one.flags.owndata
     with pytest.raises(ValueError, match="read-only"):
         one[0, 0] = 1
-    assert one.ctypes.data % buffers_alignment() == 0
+    assert one.ctypes.data % ALIGNMENT == 0
     assert other.tolist() == one.tolist()
-
-
-def buffers_alignment():
-    from modelio.transfer.memory import ALIGNMENT
-
-    return ALIGNMENT
 
 
 def test_an_attached_model_outlives_the_sender_and_nobody_new_can_attach():

@@ -8,7 +8,7 @@ nowhere else; in Keras 2 a nested model that begins with an InputLayer counts it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from modelio.layers.dialects.objects import Target, plain
 from modelio.layers.keras2 import FUNCTION_LAYERS
@@ -44,9 +44,9 @@ class Calls:
         write = self._new if self._target.dialect == "keras3" else self._old
         return [write(call) for call in self._of.get(layer, ())]
 
-    def ends(self, end: str) -> Any:
+    def ends(self, end: Literal["inputs", "outputs"]) -> Any:
         """``input_layers`` or ``output_layers``."""
-        structure = self._network.structure[end]  # type: ignore[index]
+        structure = self._network.structure[end]
         if self._target.dialect == "keras3":
             if isinstance(structure, list) and len(structure) == 1:
                 structure = structure[0]

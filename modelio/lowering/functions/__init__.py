@@ -353,9 +353,10 @@ def node_of(g: Builder, layer: Site, *args: Any) -> Output:
                 count = len(attrs[argument.type_list_attr])
             inputs.append(operands[:count] if count is not None else operands[0])
             operands = operands[1 if count is None else count :]
-        return g.node(operation.name, *inputs, **attrs)  # type: ignore[no-any-return]
+        made: Output = g.node(operation.name, *inputs, **attrs)
     except FAULTS as error:
         raise ConversionError(f"the node of a TensorFlowOpLayer cannot be made: {error}") from error
+    return made
 
 
 _OUTSIDE = frozenset({"ReadFile", "WriteFile", "MatchingFiles"})

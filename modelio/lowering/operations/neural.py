@@ -297,10 +297,13 @@ def moments(
     """Mean and variance, in float32 at least; what is beyond float16 becomes its ends."""
     x = as_value(g, x)
     wide = g.cast(x, "float32") if x.dtype in ("float16", "bfloat16") else x
-    results = reduced(g, "Mean", wide, axes, keepdims), spread_of(g, wide, axes, keepdims)
-    if wide.dtype != x.dtype:
-        results = tuple(g.cast(clipped(g, y, -65504.0, 65504.0), x.dtype) for y in results)  # type: ignore[assignment]
-    return results
+    mean, variance = reduced(g, "Mean", wide, axes, keepdims), spread_of(g, wide, axes, keepdims)
+    if wide.dtype == x.dtype:
+        return mean, variance
+    return (
+        g.cast(clipped(g, mean, -65504.0, 65504.0), x.dtype),
+        g.cast(clipped(g, variance, -65504.0, 65504.0), x.dtype),
+    )
 
 
 @operation("BatchNorm")

@@ -328,7 +328,7 @@ def geomspace(
 
 
 @operation("Vander")
-def vander(g: Builder, x: Operand, N: int | None = None, increasing: bool = False) -> Value:  # noqa: N803
+def vander(g: Builder, x: Operand, N: int | None = None, increasing: bool = False) -> Value:  # noqa: N803  # its name in Keras
     """The powers of each number, the highest first."""
     x = as_value(g, x)
     count = (x.shape or (None,))[0] if N is None else N
