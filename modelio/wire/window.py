@@ -17,7 +17,7 @@ from modelio.errors import ReadError
 
 __all__ = ["CHUNK", "FileWindow", "MemoryWindow", "StreamWindow", "Window", "WindowIO", "chunks"]
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 """Bytes that streaming copies move at a time."""
 
 
