@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelio.errors import ReadError, UnsafeInput, WriteError
-from modelio.wire import jsontext
+from modelio.wire import decimals, jsontext
 from modelio.wire.raw import RANK, Values
 from modelio.wire.window import CHUNK, Window
 
@@ -59,7 +59,7 @@ def spell(values: Values) -> Iterator[bytes]:
     shape = values.shape + ((2,) if values.dtype.kind == "c" else ())
     numbers = _Numbers(values)
     if not shape:
-        yield _text(numbers.take(1))[1:-1]
+        yield _text(numbers.take(1))
     elif prod(shape):
         yield from _nested(shape, numbers)
     else:
@@ -77,12 +77,15 @@ def _nested(shape: tuple[int, ...], numbers: _Numbers) -> Iterator[bytes]:
             yield from _nested(shape[1:], numbers)
         else:
             size = min(rows, count - start)
-            yield _text(numbers.take(size * inner).reshape(size, *shape[1:]))[1:-1]
+            yield _text(numbers.take(size * inner).reshape(size, *shape[1:]))
     yield b"]"
 
 
 def _text(numbers: npt.NDArray[Any]) -> bytes:
-    return json.dumps(numbers.tolist(), separators=(",", ":")).encode()
+    """The lists of an array, without the outermost brackets."""
+    if numbers.dtype == np.float32:
+        return decimals.spelled(numbers.ravel(), numbers.shape[1:])
+    return json.dumps(numbers.tolist(), separators=(",", ":")).encode()[1:-1]
 
 
 class _Numbers:
@@ -117,28 +120,7 @@ def _plain(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return numbers.view(np.int8)
     if numbers.dtype.kind in "iu" or numbers.dtype == np.float64:
         return numbers
-    return _short(numbers.astype(np.float32))
-
-
-def _short(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Doubles of eight or nine digits that round to the same floats; the floats themselves where there are none.
-
-    Readers go from text to double to float, and rounding twice may lead elsewhere than rounding once: the shortest text
-    of a float need not come back as the same float (7.038531e-26 does not). So it is the double that is tried.
-
-    >>> _short(np.array([0.1, 1 / 3, 7.038531e-26], "float32")).tolist()
-    [0.1, 0.33333334, 7.0385313e-26]
-    """
-    exact = numbers.astype(np.float64)
-    found: npt.NDArray[np.float64] = exact.copy()
-    with np.errstate(all="ignore"):
-        exponent = np.floor(np.log10(np.abs(exact)))
-        for digits in (9, 8):
-            shift = digits - 1 - exponent
-            up, down = 10.0 ** np.maximum(shift, 0), 10.0 ** np.maximum(-shift, 0)
-            rounded = np.rint(exact * up / down) / up * down
-            np.copyto(found, rounded, where=rounded.astype(np.float32) == numbers)
-    return found
+    return numbers.astype(np.float32)
 
 
 # Reading

@@ -200,9 +200,9 @@ def test_a_large_tensor_is_streamed_in_pieces() -> None:
     def stream() -> Iterator[bytes]:
         for number in range(pieces):
             made.append(number)
-            yield bytes([number]) * (1 << 20)
+            yield bytes([number]) * CHUNK
 
-    files = written({"w": Tensor("uint8", (pieces, 1 << 20), lambda: pytest.fail("held as a whole"), stream)})
+    files = written({"w": Tensor("uint8", (pieces, CHUNK), lambda: pytest.fail("held as a whole"), stream)})
     assert made == list(range(pieces))
     assert [bytes(piece[:1]) for piece in bundle(files).stream("w")] == [bytes([number]) for number in range(pieces)]
 
