@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelio import registry
 from modelio.errors import ConversionError, ModelioError, ReadError, WriteError
@@ -77,8 +76,7 @@ def read(source: object, *, format: str | None = None, **options: Any) -> Model:
     return _read(Source.of(source), format, options)[0]
 
 
-@dataclass(frozen=True)
-class _Given:
+class _Given(NamedTuple):
     """A model and, where it was read here, the file and the format that it came from."""
 
     model: Model

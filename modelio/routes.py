@@ -16,8 +16,8 @@ import importlib.util
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from modelio.errors import ConversionError, LossyConversion
 from modelio.format import Format, Level, Model
@@ -54,19 +54,17 @@ class Walk:
     """What a dialect cannot say, a sentence each."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One step between two levels: ``run`` returns the new model and the changes it made."""
 
     name: str
     start: Level
     end: Level
     run: Callable[..., tuple[Model, list[str]]]
-    loses: frozenset[str] = field(default_factory=frozenset)
+    loses: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Lowering:
+class Lowering(NamedTuple):
     """How layers become a graph, where the caller wants it otherwise than by the rules that there are.
 
     ``rules`` take the place of rules, or of a Lambda's code, by a layer's name, path or class. ``engine`` is

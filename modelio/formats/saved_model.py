@@ -270,12 +270,12 @@ def write(model: GraphModel, sink: Sink) -> None:
 
 def _refuse_unset(model: GraphModel) -> None:
     """Refuse variables whose values are elsewhere; what was a SavedModel without a saver sets them by itself."""
-    from modelio.graph import variables
     from modelio.graph.meta_graph import INFO
+    from modelio.graph.names import VARIABLES
 
     if model.variables or INFO in model.extra:
         return
-    unset = [node for node in model.graph.node if node.op in variables.VARIABLES]
+    unset = [node for node in model.graph.node if node.op in VARIABLES]
     if unset:
         raise WriteError(
             f"the graph has {len(unset)} variables and the model no values for them: convert it with its checkpoint",

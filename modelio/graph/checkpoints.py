@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelio.errors import ReadError, WriteError
+from modelio.graph.names import VARIABLES
 from modelio.graph.saver import SAVER, add_saver
 from modelio.model import GraphModel, Message, Tensor
 from modelio.sink import Sink
@@ -63,8 +64,6 @@ def variables_of(stored: Stored) -> tuple[dict[str, Tensor], dict[str, bytes]]:
 
 def absent_variables(graph: Message, reason: str) -> dict[str, Tensor]:
     """The variables of a graph that came alone: what they are can be told; their numbers raise a ReadError."""
-    from modelio.graph.variables import VARIABLES  # with what finds their values, which nobody here wants to know
-
     return dict(_absent(node, reason) for node in graph.node if node.op in VARIABLES)
 
 

@@ -13,7 +13,7 @@ written out, so that who wants to know where a variable's value or a table's con
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from modelio.graph.bodies import Body, Library, port_of
 from modelio.graph.references import node_of
@@ -34,8 +34,7 @@ _RESTORES: Mapping[str, int | None] = {"RestoreV2": 2, "RestoreSlice": 2, "Resto
 _ASSETS = "asset_file_def"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry of the checkpoint, or a part of one: ``part`` is TensorFlow's words for it, ``""`` for all."""
 
     key: str

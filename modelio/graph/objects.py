@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from modelio.errors import ReadError
 from modelio.model import GraphModel, Message
@@ -40,8 +41,7 @@ VALUE = "VARIABLE_VALUE"
 """The name of a variable's only value (``tensorflow/python/trackable/base.py``, VARIABLE_VALUE_KEY)."""
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """What a checkpoint keeps of an object, under its ``key``; ``full_name`` is a variable's TensorFlow 1 name."""
 
     name: str
@@ -49,8 +49,7 @@ class Value:
     key: str
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """What an optimizer keeps beside a variable: ``state`` is the slot ``name`` (``"m"``) of ``variable``."""
 
     name: str

@@ -24,9 +24,9 @@ import enum
 import functools
 import gzip
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from modelio.errors import ReadError, UnsafeInput
@@ -269,8 +269,8 @@ def _at(node: Any) -> Iterator[None]:
 
 @functools.cache
 def _table() -> tuple[tuple[str, ...], dict[str, bytes]]:
-    packed = Path(__file__).with_name("operations.json.gz").read_bytes()
-    lines = gzip.decompress(packed).split(b"\n")
+    with gzip.open(os.path.join(os.path.dirname(__file__), "operations.json.gz")) as file:
+        lines = file.read().split(b"\n")
     # A line starts with ["Name", : the name is cut out, the rest stays undecoded.
     return tuple(json.loads(lines[0])), {line[2 : line.index(b'"', 2)].decode(): line for line in lines[1:]}
 

@@ -17,7 +17,8 @@ with ops that TensorFlow has had since 0.12.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +36,7 @@ COLLECTION = "collection_def/"
 """What precedes a collection's name in the keys of ``extra`` that hold CollectionDefs."""
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """How the variables of one op are read and assigned; ``dtype`` is the attribute of both ops that says the type."""
 
     read: str

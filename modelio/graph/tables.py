@@ -15,7 +15,6 @@ nothing: there :mod:`modelio.graph.surgery.filling` has the first request fill t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +36,8 @@ _SIGNATURE = "__saved_model_init_op"
 
 def digest(*arrays: npt.NDArray[Any]) -> str:
     """A name for the content of arrays of strings or numbers."""
+    import hashlib  # 3 ms, for models with tables
+
     total = hashlib.sha256()
     for array in arrays:
         total.update(f"{array.dtype.kind}{array.shape}".encode())

@@ -14,26 +14,19 @@ import numpy as np
 
 from modelio.errors import ReadError
 from modelio.graph.loading import ASSIGNS, Entry, Loading, loading
+from modelio.graph.names import VARIABLES, shared_name
 from modelio.graph.saver import COLLECTION, SAVER
 from modelio.graph.tables import MAIN_OP, initializer_of, main_op
 from modelio.model import GraphModel, Message, Tensor
+from modelio.wire.dtypes import numpy_dtype
 from modelio.wire.window import CHUNK
 
-__all__ = ["VARIABLES", "by_name", "shared_name", "values_of", "variable_entries", "variable_keys"]
-
-VARIABLES = ("VarHandleOp", "Variable", "VariableV2")
-"""Ops that are a variable: a resource, or a reference as TensorFlow 1 had them."""
+__all__ = ["by_name", "values_of", "variable_entries", "variable_keys"]
 
 _CHECKPOINT, _INIT = "_CHECKPOINTABLE_OBJECT_GRAPH", "signature_def/__saved_model_init_op"
 
 _OF_TENSORFLOW_2 = frozenset({SAVER, "object_graph_def", _CHECKPOINT, _INIT, f"{COLLECTION}variables"})
 """The keys of ``extra`` that speak of variables by their keys, or of Python objects."""
-
-
-def shared_name(node: Message) -> str:
-    """What a resource or a variable is known by: nodes of one shared name are one variable, or one table."""
-    shared = node.attr["shared_name"].s.decode("utf-8", "replace") if "shared_name" in node.attr else ""
-    return shared or str(node.name)
 
 
 def variable_keys(model: GraphModel) -> dict[str, str]:
@@ -66,6 +59,9 @@ def by_name(model: GraphModel) -> GraphModel:
     Entries of the checkpoint that no variable of the graph takes go too. The init op is named in the collection, where
     TensorFlow 2 feeds it the paths of assets (``load_v1_in_v2.py``; as a signature it could not).
     """
+    from modelio.graph.surgery.filling import restored_first
+
+    model = restored_first(model)
     nodes = {node.name: node for node in model.graph.node}
     variables = {shared_name(nodes[name]): tensor for name, tensor in _stored(model, variable_entries(model)).items()}
     extra = {key: data for key, data in model.extra.items() if key not in _OF_TENSORFLOW_2}
@@ -80,9 +76,12 @@ def _entries(model: GraphModel, load: Loading) -> dict[str, Entry]:
     variables = {node.name: node for node in model.graph.node if node.op in VARIABLES}
     entries = _restored(model, load)
     known = _noted(model)
+    restored = {entry.key for entry in entries.values()}  # whose variable is known, whatever else is called the same
     for name, node in variables.items():
         own = shared_name(node)
-        if name not in entries and (key := known.get(own, own)) in model.variables:
+        key = known.get(own, own)
+        tensor = model.variables.get(key) if key not in restored else None
+        if name not in entries and tensor is not None and _is_of(node, tensor):
             entries[name] = Entry(key)
     if model.variables and not entries.keys() >= variables.keys():
         entries = {**_restored(model, loading(model, also=ASSIGNS)), **entries}
@@ -98,14 +97,24 @@ def _stored(model: GraphModel, entries: Mapping[str, Entry]) -> dict[str, Tensor
     return {name: _part(model.variables[entry.key], entry.part, name) for name, entry in entries.items()}
 
 
+def _is_of(variable: Message, tensor: Tensor) -> bool:
+    """Can this be the variable's value?"""
+    kind = variable.attr["dtype"].type
+    return not kind or numpy_dtype(kind, where=variable.name) == tensor.dtype
+
+
 def _noted(model: GraphModel) -> dict[str, str]:
-    """Name in TensorFlow 1 -> key, as a checkpoint of objects notes it."""
+    """Name in TensorFlow 1 -> key, as a checkpoint of objects notes it; not of a name that several objects have."""
     from modelio.graph.objects import VALUE, checkpoint_objects
 
     if _CHECKPOINT not in model.extra:
         return {}
     values = [node.values.get(VALUE) for node in checkpoint_objects(model.extra[_CHECKPOINT]).nodes]
-    return {value.full_name: value.key for value in values if value is not None and value.full_name}
+    keys: dict[str, set[str]] = {}
+    for value in values:
+        if value is not None and value.full_name:
+            keys.setdefault(value.full_name, set()).add(value.key)
+    return {name: found.pop() for name, found in keys.items() if len(found) == 1}
 
 
 def _part(tensor: Tensor, part: str, where: str) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from modelio.graph.analysis import Placeholder
@@ -143,7 +143,8 @@ def _tags(report: Report) -> Iterator[Advice]:
             "trap",
             f"The graph is {tagged}: TensorFlow Serving looks for what is tagged `{SERVE}`, does not find it, and "
             "refuses the model.",
-            "read it, set model.tags = frozenset({'serve'}), and write it.",
+            "tag it so:",
+            _convert("--retag", SERVE),
         )
 
 
@@ -159,8 +160,20 @@ def _methods(report: Report) -> Iterator[Advice]:
             "trap",
             f"{listed(signatures)} {has} {named}: TensorFlow Serving answers to tensorflow/serving/predict, "
             ".../classify and .../regress, and refuses requests to any other.",
-            "read it, replace the Signature by one with method='tensorflow/serving/predict', and write it.",
+            *_predicting(signatures, report),
         )
+
+
+def _predicting(names: Sequence[str], report: Report) -> tuple[str, str]:
+    """The way out for signatures of another method: the same again, which gives them the one to predict."""
+    said = []
+    for name in names:
+        signature = report.signatures[name]
+        ends = [[f"{key}={spec.tensor}" for key, spec in one.items()] for one in (signature.inputs, signature.outputs)]
+        if not all(_PLAIN.fullmatch(text) for text in (name, *(part for end in ends for part in end))):
+            return "read it, replace the Signature by one with method='tensorflow/serving/predict', and write it.", ""
+        said += ["--set-signature", f"{name}({', '.join(ends[0])}) -> ({', '.join(ends[1])})"]
+    return "set the same signature again, which is one to predict then:", _convert(*said)
 
 
 def _declared_switch(report: Report) -> Iterator[Advice]:
@@ -189,13 +202,16 @@ def _partial(report: Report) -> Iterator[Advice]:
             others = [key for key in signature.outputs if key not in outputs]
             if not any(_takes(signature, other) <= _takes(signature, key) for other in others for key in outputs):
                 continue
+            pruned = _pruned(report, others)
+            end = ":" if pruned else "."
             are, them = ("is", "it") if len(inputs) == 1 else ("are", "them")
             noun = "the output" if len(outputs) == 1 else "the outputs"
             yield Advice(
                 "note",
                 f"{listed(inputs)} {are} asked for by {noun} {listed(outputs)} alone (signature {quoted(name)}): who "
                 f"wants only {listed(others)} must send {them} too, since a request needs all declared inputs.",
-                f"send {them}, or take {listed(outputs)} and {listed(inputs)} out of the signature.",
+                f"send {them}, or take {listed(outputs)} and {listed(inputs)} out of the signature{end}",
+                pruned,
             )
 
 
@@ -213,6 +229,7 @@ def _unneeded(report: Report) -> Iterator[Advice]:
             "note",
             f"{listed(keys)} {are} declared by {listed(signatures)}, and no output depends on {them}; TensorFlow "
             f"Serving still refuses a request without {them}.",
+            *(("take " + them + " out:", pruned) if (pruned := _pruned(report)) else ()),
         )
 
 
@@ -228,7 +245,9 @@ def _names(report: Report) -> Iterator[Advice]:
         )
     elif "serving_default" not in report.signatures:
         yield Advice(
-            "note", f"No signature is called `serving_default`: a request must name {listed(report.signatures, 'or')}."
+            "note",
+            f"No signature is called `serving_default`: a request must name {listed(report.signatures, 'or')}.",
+            *_renamed(report),
         )
 
 
@@ -260,3 +279,27 @@ def _value(placeholder: Placeholder) -> str | None:
 def _bind(placeholder: Placeholder) -> str:
     name = placeholder.role or shlex.quote(plain(placeholder.name, limit=1000))
     return f"modelio convert SOURCE TARGET --bind {name}={_value(placeholder) or 'VALUE'}"
+
+
+def _pruned(report: Report, outputs: Sequence[str] = ()) -> str:
+    """What leaves these outputs, or all, with the inputs that they need; nothing where other signatures would go."""
+    if len(report.signatures) != 1:
+        return ""
+    keys = outputs or list(next(iter(report.signatures.values())).outputs)
+    return _convert("--outputs", ",".join(keys)) if all(_PLAIN.fullmatch(key) for key in keys) else ""
+
+
+def _renamed(report: Report) -> tuple[str, ...]:
+    """What makes the only signature the one that is asked for by default."""
+    names = list(report.signatures)
+    if len(names) != 1 or not _PLAIN.fullmatch(names[0]):
+        return ()
+    return "rename it:", _convert("--rename-signature", f"{names[0]}=serving_default")
+
+
+_PLAIN = re.compile(r"[^\s(),\x00-\x1f]{1,1000}")
+"""Names that the command line can tell from what is around them."""
+
+
+def _convert(*options: str) -> str:
+    return shlex.join(["modelio", "convert", "SOURCE", "TARGET", *options])

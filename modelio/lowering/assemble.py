@@ -9,11 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from modelio.errors import ConversionError
+from modelio.graph.analysis import Graph
 from modelio.graph.builder import Builder, Value
-from modelio.graph.surgery.edit import prune
+from modelio.graph.surgery.pruning import only, reached
 from modelio.graph.tables import MAIN_OP, main_op
 from modelio.layers.binding import bind
 from modelio.layers.catalogue import weights_of
@@ -123,7 +125,7 @@ class _Walk:
             extra={MAIN_OP: main_op(start)} if start else {},
             meta=dict(model.meta),
         )
-        whole = _without_leftovers(whole, {*g.placeholders, *([start] if start else [])})
+        whole = _without_leftovers(whole, [*g.placeholders, *([start] if start else [])])
         return replace(whole, extra={**whole.extra, **notes_of(model, network, whole.variables)})
 
     def network(self, network: Network, feeds: list[tuple[Value, Mask]]) -> list[tuple[Value, Mask]]:
@@ -216,23 +218,28 @@ class _Walk:
         return value
 
 
-def _without_leftovers(model: GraphModel, ends: set[str]) -> GraphModel:
+def _without_leftovers(model: GraphModel, ends: list[str]) -> GraphModel:
     """The graph without what rules asked for and did not use, sizes mostly: OpenCV 5 stops at a node without consumer.
 
     Inputs that no output needs stay: the signature declares them.
     """
-    pruned, _ = prune(model, keep=ends)
-    kept = {node.name for node in pruned.graph.node}
-    return replace(pruned, variables={name: tensor for name, tensor in model.variables.items() if name in kept})
+    outputs = [spec.tensor for signature in model.signatures.values() for spec in signature.outputs.values()]
+    return only(model, reached(Graph(model.graph), [*outputs, *ends]), model.extra)
 
 
 def _is_float(dtype: str) -> bool:
     return dtype in ("float16", "bfloat16", "float32", "float64")
 
 
+@lru_cache(maxsize=256)
+def _parameters(function: Rule) -> Mapping[str, inspect.Parameter]:
+    """What a rule takes; asking takes as long as most rules do."""
+    return inspect.signature(function).parameters
+
+
 def _named(function: Rule, masks: tuple[Mask, ...]) -> dict[str, Mask]:
     """The masks of the positional arguments under the names of the rule's parameters."""
-    return dict(zip(list(inspect.signature(function).parameters)[2:], masks, strict=False))
+    return dict(zip(list(_parameters(function))[2:], masks, strict=False))
 
 
 def _understood(
@@ -242,7 +249,7 @@ def _understood(
 
     One that the rule does not know must not be dropped, save a mask that means something in training alone.
     """
-    parameters = inspect.signature(function).parameters
+    parameters = _parameters(function)
     spared = "mask" in parameters or layer.class_name == "BatchNormalization"
     given = {name: value for name, value in kwargs.items() if not (spared and name == "mask")}
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):

@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from modelio.errors import ConversionError, MissingDependency
+from modelio.graph.analysis import Graph
+from modelio.graph.loading import ASSIGNS
+from modelio.graph.names import VARIABLES
 from modelio.graph.references import node_of
-from modelio.graph.surgery.edit import prune
+from modelio.graph.surgery.filling import TABLES
 from modelio.graph.surgery.freezing import freeze
 from modelio.graph.surgery.inlining import inline
-from modelio.graph.tables import initializer_of
-from modelio.graph.variables import by_name, shared_name, values_of
+from modelio.graph.surgery.pruning import prune, reached
+from modelio.graph.variables import by_name, values_of
 from modelio.inspection.report import SignatureReport, report_of
 from modelio.model import GraphModel, TensorSpec
 from modelio.wire import dtypes, messages
@@ -39,11 +42,13 @@ def callable_of(model: GraphModel, signature: str) -> Callable[..., dict[str, np
     if signature not in model.signatures:
         raise ConversionError(f"no signature is called {signature!r}; there are {', '.join(model.signatures)}")
     report = report_of(model).only(signature).signatures[signature]
-    session = _loaded(tf, _needed(model, signature))
+    needed = _needed(model, signature)
+    session = _loaded(tf, needed)
     graph = session.graph
     ends = {**report.inputs, **{item.name: _end_of(item) for item in report.undeclared}}
     feeds = {key: graph.get_tensor_by_name(end.tensor) for key, end in ends.items()}
-    fetches = {key: graph.get_tensor_by_name(end.tensor) for key, end in report.outputs.items()}
+    answers_at = needed.signatures[signature].outputs  # where a call was replaced, its results are elsewhere now
+    fetches = {key: graph.get_tensor_by_name(answers_at[key].tensor) for key in report.outputs}
 
     def run(*positional: npt.ArrayLike, **named: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
         given = dict(zip(report.inputs, positional, strict=False)) | named
@@ -61,11 +66,14 @@ def callable_of(model: GraphModel, signature: str) -> Callable[..., dict[str, np
 def _needed(model: GraphModel, signature: str) -> GraphModel:
     """What this signature needs, without functions; its variables by the names that its nodes share them under."""
     one = replace(model, signatures={signature: model.signatures[signature]})
-    if initializer_of(one) is not None:
-        return freeze(one)[0]  # its tables are then filled by the first request, from memory
     flat, _ = inline(one)
     inputs = [node_of(spec.tensor) for spec in flat.signatures[signature].inputs.values()]
-    return by_name(prune(flat, keep=inputs)[0])
+    needed = by_name(prune(flat, keep=inputs)[0])
+    functions = needed.graph.library.function
+    nodes = [*needed.graph.node, *(node for function in functions for node in function.node_def)]
+    if any(node.op in TABLES for node in nodes):
+        return freeze(one)[0]  # its tables are then filled by the first request, from memory
+    return needed
 
 
 def _loaded(tf: Any, model: GraphModel) -> Any:
@@ -77,7 +85,10 @@ def _loaded(tf: Any, model: GraphModel) -> Any:
             tf.graph_util.import_graph_def(definition, name="")
         except ValueError as error:
             raise ConversionError(f"TensorFlow {tf.__version__} refuses the graph: {error}") from error
-        session = tf.compat.v1.Session(graph=graph)
+        config = tf.compat.v1.ConfigProto()
+        # It fuses a convolution in groups with its bias where both are constants, and there is no kernel for that.
+        config.graph_options.rewrite_options.remapping = config.graph_options.rewrite_options.OFF
+        session = tf.compat.v1.Session(graph=graph, config=config)
         _assign(tf, model, graph, session)
     return session
 
@@ -95,11 +106,18 @@ def _whole(model: GraphModel) -> bytes:
 def _assign(tf: Any, model: GraphModel, graph: Any, session: Any) -> None:
     """Give every variable its value."""
     values = values_of(model)
+    index = Graph(model.graph)
+    ends = [spec.tensor for signature in model.signatures.values() for spec in signature.outputs.values()]
+    needed = reached(index, ends)
+    written = {node_of(index.node(name).input[0]) for name in needed if index.node(name).op in ASSIGNS}
     for node in model.graph.node:
-        if node.op not in ("VarHandleOp", "Variable", "VariableV2") or shared_name(node) not in values:
+        if node.op not in VARIABLES or (node.name not in values and node.name not in needed - written):
             continue
+        if node.name not in values:
+            asset = " but the path of an asset, a file that is nowhere here" if model.assets else ""
+            raise ConversionError(f"the variable {node.name} has no value{asset}", where=str(node.name))
         handle = graph.get_tensor_by_name(f"{node.name}:0")
-        tensor = values[shared_name(node)]
+        tensor = values[node.name]
         value = tf.compat.v1.placeholder(dtypes.dtype_name(dtypes.dtype_number(tensor.dtype)), tensor.shape)
         if handle.dtype == tf.resource:
             operation = tf.raw_ops.AssignVariableOp(resource=handle, value=value)

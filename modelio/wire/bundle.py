@@ -28,9 +28,8 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -92,8 +91,7 @@ class Values(Protocol):
     def chunks(self) -> Iterator[bytes | memoryview]: ...
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One tensor of a bundle: what it is, and where its bytes are.
 
     ``slices`` are the parts of a partitioned variable, each with its place in the whole; such an entry has no bytes of

@@ -19,7 +19,7 @@ node {
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
@@ -36,7 +36,8 @@ _LIMIT = 2**31 - 1
 def _load() -> tuple[descriptor_pool.DescriptorPool, str]:
     """The private pool and the package of the messages in it."""
     pool = descriptor_pool.DescriptorPool()
-    data = Path(__file__).with_name("tensorflow.binpb").read_bytes()  # importlib.resources alone takes 10 ms
+    with open(os.path.join(os.path.dirname(__file__), "tensorflow.binpb"), "rb") as shipped:  # pathlib alone takes 3 ms
+        data = shipped.read()
     descriptors = descriptor_pb2.FileDescriptorSet.FromString(data)
     for file in descriptors.file:
         pool.AddSerializedFile(file.SerializeToString())

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ast
 import re
-import zipfile
 from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -108,13 +107,16 @@ class Writer:
     """
 
     def __init__(self, stream: BinaryIO) -> None:
+        import zipfile  # not to read: nine formats are asked whose a file is, this one with them
+
+        self._zipfile = zipfile
         self._archive = zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED)
 
     def add(self, name: str, values: Values) -> None:
         """Add an array; :class:`~modelio.errors.WriteError` where its elements have no spelling in ``.npy``."""
         header = _spelled(values.dtype, values.shape, name)
         size = prod(values.shape) * values.dtype.itemsize
-        entry = zipfile.ZipInfo(f"{name}.npy", ZIP_DATE)
+        entry = self._zipfile.ZipInfo(f"{name}.npy", ZIP_DATE)
         entry.create_system = 3  # the same on every system
         entry.external_attr = 0o644 << 16
         entry.file_size = len(header) + size

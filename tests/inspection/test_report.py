@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import modelio
+from modelio.cli import _cli
 from modelio.errors import ConversionError, ReadError
 from modelio.inspection import render, words
+from modelio.inspection.advice import advice
 from modelio.inspection.report import report_of
 from modelio.model import GraphModel, LayerModel, Signature, Tensor, TensorSpec
 from modelio.wire import messages
@@ -352,7 +356,9 @@ def test_one_signature_of_several():
 
 @pytest.mark.parametrize("export", cases(version="hybrid_*", file="saved_model.pb"), ids=str)
 def test_the_text_is_a_hundred_columns_wide(export):
-    assert max(map(len, str(modelio.inspect(export.path)).splitlines())) <= 100
+    """But for commands, which are there to be copied."""
+    lines = str(modelio.inspect(export.path)).splitlines()
+    assert max(len(line) for line in lines if not line.lstrip().startswith("modelio ")) <= 100
 
 
 def test_paint_adds_nothing_but_colour():
@@ -482,3 +488,19 @@ def _without_noted_shapes(folder, target):
 def _zeros(tensor):
     shape = [] if tensor.shape.rank is None else [2 if size is None else size for size in tensor.shape.as_list()]
     return np.full(shape, b"" if tensor.dtype == "string" else 0, tensor.dtype.as_numpy_dtype)
+
+
+@pytest.mark.parametrize("model", ["wrong_tag", "wrong_method", "labels_required", "learning_phase_missing"])
+def test_the_way_out_is_one(model, tmp_path):
+    """What is advised can be typed as it is, and then there is nothing left to advise."""
+    (one,) = cases(version="hybrid_contrib*", model=model)
+    found = [item for item in advice(modelio.inspect(one.path)) if item.command]
+    assert found
+    command = shlex.split(found[0].command)
+    assert command[:4] == ["modelio", "convert", "SOURCE", "TARGET"]
+    target = tmp_path / "mended"
+    ran = CliRunner().invoke(_cli, ["convert", str(one.path), str(target), *command[4:]])
+    assert ran.exit_code == 0, ran.output
+    left = [item.sentence for item in advice(modelio.inspect(target))]
+    assert found[0].sentence not in left
+    assert len(left) < len(advice(modelio.inspect(one.path)))

@@ -172,3 +172,53 @@ def _python_path():
     root = str(Path(modelio.__file__).parents[1])
     kept = {key: os.environ[key] for key in ("LD_LIBRARY_PATH", "OPENBLAS_CORETYPE") if key in os.environ}
     return {"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", **kept}
+
+
+def saved(tensorflow, folder, module, function):
+    tensorflow.saved_model.save(module, str(folder), {"serving_default": function})
+    return folder
+
+
+def test_a_variable_that_a_request_changes_is_one(tensorflow, tmp_path):
+    """Every export of TensorFlow 2 names something to run first; only tables have to be filled by the request."""
+    tf, module = tensorflow, tensorflow.Module()
+    module.count = tf.Variable(5, dtype=tf.int64)
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64, "more")])
+    def add(more):
+        for _ in tf.range(2):
+            module.count.assign_add(more)
+        return {"count": module.count.read_value()}
+
+    run = modelio.to_callable(saved(tf, tmp_path / "m", module, add))
+    assert [int(run(np.int64(3))["count"]) for _ in range(2)] == [11, 17]
+
+
+def test_outputs_of_a_call_in_a_frozen_graph_and_convolutions_in_groups(tensorflow, tmp_path):
+    """TensorFlow 2.21 fuses a convolution with the bias after it, and has no kernel for groups then."""
+    tf, module = tensorflow, tensorflow.Module()
+    module.kernel = tf.Variable(np.arange(24, dtype="float32").reshape(2, 2, 1, 6))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 2], tf.float32, "x")])
+    def convolve(x):
+        y = tf.nn.bias_add(tf.nn.conv2d(x, module.kernel, 1, "VALID"), tf.ones(6))
+        return {"first": y, "second": y * 2.0}
+
+    folder = saved(tf, tmp_path / "m", module, convolve)
+    x = np.arange(64, dtype="float32").reshape(2, 4, 4, 2)
+    with pytest.warns(UserWarning, match="does not keep signatures"):
+        frozen = modelio.convert(folder, to="frozen-graph").data
+    wanted = modelio.to_callable(folder)(x)
+    assert [array.tolist() for array in modelio.to_callable(frozen, "graph")(x).values()] == [
+        wanted[key].tolist() for key in ("first", "second")
+    ]
+
+
+def test_an_asset_that_a_request_reads_is_in_no_memory(tensorflow, tmp_path):
+    (tmp_path / "text").write_text("content")
+    tf, module = tensorflow, tensorflow.Module()
+    module.asset = tf.saved_model.Asset(str(tmp_path / "text"))
+    read = tf.function(lambda: {"text": tf.io.read_file(module.asset)}, input_signature=[])
+    folder = saved(tf, tmp_path / "m", module, read)
+    with pytest.raises(ConversionError, match="has no value but the path of an asset, a file that is nowhere here"):
+        modelio.to_callable(folder)

@@ -53,16 +53,19 @@ class Surgery:
     def before(self, model: GraphModel, *, frozen: bool) -> Result:
         """What comes before freezing; ``frozen``: that will follow, so that no loader asks for Python objects."""
         from modelio.graph.references import OBJECTS, OTHERS
-        from modelio.graph.surgery import edit, renaming
+        from modelio.graph.surgery import edit
 
         steps: list[Callable[[GraphModel], Result]] = []
         if self.signature is not None:
             steps.append(lambda model: edit.keep_signature(model, str(self.signature)))
         if self.bind:
-            plain = frozen or self.outputs is not None
-            steps.append(lambda model: edit.bind(edit.without_objects(model) if plain else model, self.bind or {}))
+            from modelio.graph.surgery.binding import bind
+
+            steps.append(lambda model: bind(model, self.bind or {}, keep=self._named()))
         if self.rename:
-            steps.append(lambda model: renaming.rename(model, self.rename or {}))
+            from modelio.graph.surgery.renaming import rename
+
+            steps.append(lambda model: rename(model, self.rename or {}))
         for name, change in (self.signatures or {}).items():
             steps.append(_signature(name, change))
         if self.rename_keys:
@@ -70,14 +73,27 @@ class Surgery:
 
             steps.append(lambda model: signatures.rename_keys(model, self.rename_keys or {}))
         if self.outputs is not None:
-            outputs = [self.outputs] if isinstance(self.outputs, str) else list(self.outputs)
-            steps.append(lambda model: edit.prune(model, outputs))
+            from modelio.graph.surgery.pruning import prune
+
+            steps.append(lambda model: prune(model, self._outputs()))
         changed, changes = _through(model, steps)
         if OTHERS in model.extra and OTHERS not in changed.extra and not frozen:
             changes.append("the other MetaGraphs removed: not all of their variables are left")
         if OBJECTS in model.extra and OBJECTS not in changed.extra and not frozen:
             changes.append("TensorFlow 2's Python objects removed: what is left is a graph as TensorFlow 1 had them")
         return changed, changes
+
+    def _outputs(self) -> list[str]:
+        return [self.outputs] if isinstance(self.outputs, str) else list(self.outputs or ())
+
+    def _named(self) -> list[str]:
+        """Nodes and tensors that are asked for by the names that they have in the file."""
+        tensors: list[str] = []
+        for name, change in (self.signatures or {}).items():
+            if change is not None and not isinstance(change, str):
+                inputs, outputs, _ = _ends(name, change)
+                tensors += [*inputs.values(), *outputs.values()]
+        return [*self._outputs(), *(self.rename or ()), *tensors]
 
     def after(self, model: GraphModel) -> Result:
         """What comes after freezing, which inlines by itself: then no call is left."""
@@ -118,13 +134,16 @@ def _signature(name: str, change: SignatureChange) -> Callable[[GraphModel], Res
         return lambda model: remove_signature(model, name)
     if isinstance(change, str):
         return lambda model: rename_signature(model, name, change)
+    inputs, outputs, method = _ends(name, change)
+    return lambda model: set_signature(model, name, inputs, outputs, method or PREDICT)
+
+
+def _ends(name: str, change: Signature | Mapping[str, Any]) -> tuple[Mapping[str, str], Mapping[str, str], str]:
+    """The inputs and outputs of a signature that is set, tensors by key, and its method."""
     if isinstance(change, Signature):
         inputs, outputs = ({key: spec.tensor for key, spec in ends.items()} for ends in (change.inputs, change.outputs))
-        method = change.method or PREDICT
-    else:
-        unknown = sorted(set(change) - {"inputs", "outputs", "method"})
-        if unknown:
-            raise ConversionError(f"the signature {name!r} says {unknown[0]!r}; it takes inputs, outputs and method")
-        inputs, outputs = change.get("inputs", {}), change.get("outputs", {})
-        method = change.get("method", PREDICT)
-    return lambda model: set_signature(model, name, inputs, outputs, method)
+        return inputs, outputs, change.method
+    unknown = sorted(set(change) - {"inputs", "outputs", "method"})
+    if unknown:
+        raise ConversionError(f"the signature {name!r} says {unknown[0]!r}; it takes inputs, outputs and method")
+    return change.get("inputs", {}), change.get("outputs", {}), change.get("method", "")

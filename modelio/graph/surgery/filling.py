@@ -11,12 +11,15 @@ From the second request on filling does nothing (``InitializableLookupTable::Ini
 ``core/kernels/lookup_util.cc``), or, for a table that can be changed, puts in what is in it (tried with TensorFlow 1.15
 and 2.21). What a table held when the model was saved, the checkpoint has; lines of an asset become constants, as
 ``TextFileLineIterator`` in the same file reads them.
+
+A table that can be changed is not filled by the init op but restored by the saver, as variables are. Where a graph's
+saver is made anew, the init op fills it (:func:`restored_first`), since the new saver restores variables only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,14 +28,15 @@ import numpy.typing as npt
 from modelio.errors import ConversionError, ReadError
 from modelio.graph.bodies import Body, called, copied
 from modelio.graph.loading import asset_files, loading
+from modelio.graph.names import VARIABLES, shared_name
 from modelio.graph.operations import attribute_value, op
 from modelio.graph.references import node_of
-from modelio.graph.variables import VARIABLES, shared_name
+from modelio.graph.tables import MAIN_OP, initializer_of, main_op
 from modelio.model import GraphModel, Message, Tensor
 from modelio.source import Source
 from modelio.wire import dtypes, messages
 
-__all__ = ["Filled", "fill"]
+__all__ = ["TABLES", "Filled", "fill", "restored_first"]
 
 TABLES = frozenset(
     {
@@ -48,7 +52,10 @@ TABLES = frozenset(
 )
 """Ops that are a table."""
 
-_FROM_CONSTANTS = frozenset({"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"})
+_IMPORTS = {"LookupTableImport": "LookupTableInsert", "LookupTableImportV2": "LookupTableInsertV2"}
+"""Ops that put all of a checkpoint's content into a table, and those that put some keys into it."""
+
+_FROM_CONSTANTS = frozenset({"InitializeTable", "InitializeTableV2", *_IMPORTS})
 _FROM_FILES = {"InitializeTableFromTextFile": "InitializeTable", "InitializeTableFromTextFileV2": "InitializeTableV2"}
 """Ops that fill a table from a file, and those that fill it with the same from constants."""
 
@@ -57,6 +64,8 @@ _WHOLE_LINE, _LINE_NUMBER = -2, -1
 
 _FILE_LIMIT = 1 << 30
 """Bytes of a vocabulary that is read."""
+
+_INIT = "signature_def/__saved_model_init_op"
 
 
 @dataclass
@@ -85,6 +94,38 @@ def fill(model: GraphModel, body: Body, functions: Mapping[str, Body]) -> Filled
             filler.inner_table(node, functions)
     _leave_assets(model, body, filled)
     return filled
+
+
+def restored_first(model: GraphModel) -> GraphModel:
+    """The model with tables that its saver restores filled by its init op, from constants.
+
+    For graphs whose saver goes: what takes its place (:func:`~modelio.graph.saver.add_saver`) knows of variables only.
+    """
+    if not any(node.op in TABLES and not node.op.startswith("HashTable") for node in model.graph.node):
+        return model
+    body, filled = Body.of(model.graph, (), whole=True), Filled()
+    there = set(body.nodes)
+    filler = _Filler(model, body, filled)
+    added = [
+        filler.restored(node)
+        for node in list(filler.load.nodes.values())
+        if node.op in _IMPORTS and len(node.input) > 1
+        if (entry := filler.load.entry(node.input[1])) is not None and entry.key in model.variables
+    ]
+    if not added:
+        return model
+    first = messages.NodeDef(name=filler.free("restore_tables"), op="NoOp")
+    first.input.extend(f"^{name}" for name in [*added, initializer_of(model)] if name is not None)
+    graph = messages.GraphDef()
+    graph.CopyFrom(model.graph)
+    graph.node.extend([*(node for name, node in body.nodes.items() if name not in there), first])
+    extra = {key: data for key, data in model.extra.items() if key != _INIT}
+    return replace(
+        model,
+        graph=graph,
+        constants={**model.constants, **filled.constants},
+        extra={**extra, MAIN_OP: main_op(first.name)},
+    )
 
 
 def _is_handle(node: Message) -> bool:
@@ -126,7 +167,10 @@ class _Filler:
                     continue
                 if not _is_handle(handle) or handle.op in VARIABLES:
                     continue
-                if handle.op not in TABLES or node.op in _FROM_CONSTANTS or node.op in _FROM_FILES:
+                entry = self.load.entry(node.input[1]) if node.op in _IMPORTS and len(node.input) > 1 else None
+                if entry and entry.key not in model.variables and shared_name(handle) in self._fillers:
+                    continue  # of a saver that was: what it restored is filled otherwise now
+                if handle.op not in TABLES or node.op in (*_FROM_CONSTANTS, *_FROM_FILES, *_IMPORTS.values()):
                     self._fillers[shared_name(handle)] = node
 
     def table(self, name: str) -> None:
@@ -142,7 +186,7 @@ class _Filler:
         is the same table.
         """
         twin = copied(table)
-        twin.name = self._free(f"{table.name}/shared")
+        twin.name = self.free(f"{table.name}/shared")
         twin.attr["shared_name"].s = shared_name(table).encode()
         added = self._fill(table, twin.name)
         if added:
@@ -151,6 +195,13 @@ class _Filler:
             for node in self.body.nodes.values():
                 if node.op in makers or any(one.name in makers for one in called(node)):
                     node.input.append(f"^{added}")
+
+    def restored(self, node: Message) -> str | None:
+        """Add what fills a table as the saver's node ``node`` does; None where the table is not the graph's own."""
+        handle, _ = self.load.source(node.input[0])
+        if handle is None or handle.name not in self.body.nodes:
+            return None
+        return self._filler(node, str(handle.name))
 
     def _fill(self, table: Message, handle: str) -> str:
         """Add what fills a table, whose node is to be ``handle``; returns the node to wait for, or nothing."""
@@ -177,12 +228,16 @@ class _Filler:
             )
         made = copied(node)
         made.op = _FROM_FILES.get(node.op, node.op)
-        made.name = self._free(node.name)
+        made.name = self.free(node.name)
         if node.op in _FROM_FILES:
             keys, values = self._lines(node)
             made.attr.clear()
             made.attr["Tkey"].type, made.attr["Tval"].type = map(dtypes.dtype_number, (keys.dtype, values.dtype))
             data = [self._constant(f"{made.name}/keys", keys), self._constant(f"{made.name}/values", values)]
+        elif node.op in _IMPORTS and (dense := self._of_buckets(node)) is not None:
+            made.op = _IMPORTS[node.op]
+            content = zip(_ENDS, self._content(node, dense), strict=True)
+            data = [self._constant(f"{made.name}/{end}", values) for end, values in content]
         else:
             data = [self._copied(text, f"{made.name}/{end}") for text, end in zip(node.input[1:3], _ENDS, strict=True)]
         made.attr.pop("_class", None)
@@ -190,6 +245,35 @@ class _Filler:
         made.input[:] = [table, *data]
         self.body.nodes[made.name] = made
         return str(made.name)
+
+    def _of_buckets(self, node: Message) -> Message | None:
+        """The dense table that a node imports into from the checkpoint; None where it is another, or from elsewhere."""
+        table, _ = self.load.source(node.input[0])
+        is_stored = self.load.entry(node.input[1]) is not None
+        return table if table is not None and table.op in _OF_BUCKETS and is_stored else None
+
+    def _content(self, node: Message, table: Message) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """The keys and values that a dense table has in the checkpoint, which holds all of its buckets, a row each.
+
+        Unused buckets have the empty key, or the one for what was deleted (``core/kernels/lookup_table_op.cc``,
+        ``MutableDenseHashTable::ExportValues``).
+        """
+        entries = [self.load.entry(text) for text in node.input[1:3]]
+        found = [self.model.variables.get(entry.key) for entry in entries if entry is not None and not entry.part]
+        unused = [self.load.constant(text) for text in table.input if not text.startswith("^")]
+        stored = [tensor.numpy() for tensor in found if tensor is not None]
+        marks = [tensor.numpy() for tensor in unused if tensor is not None]
+        if len(stored) != 2 or len(marks) != len(unused) or not marks:
+            raise ConversionError("its content is not in the checkpoint, or its empty key is computed")
+        rows, values = (array.reshape(len(array), -1) for array in stored)
+        used = np.ones(len(rows), bool)
+        for mark in marks:
+            if rows.shape[1] != mark.size or len(values) != len(rows):
+                raise ReadError("its content in the checkpoint does not fit it", where=table.name)
+            used &= (rows != mark.reshape(1, -1)).any(axis=1)
+        shape = dtypes.shape_to_tuple(table.attr["value_shape"].shape) if "value_shape" in table.attr else ()
+        keys = rows[used].reshape(-1, *marks[0].shape)
+        return keys, values[used].reshape(-1, *(size or 0 for size in shape or ()))
 
     def _copied(self, text: str, name: str) -> str:
         """A tensor of what the loader runs, with the nodes that it comes from, in the body.
@@ -229,7 +313,7 @@ class _Filler:
 
     def _constant(self, name: str, value: Tensor | npt.NDArray[Any]) -> str:
         tensor = value if isinstance(value, Tensor) else Tensor.of(value)
-        node = messages.NodeDef(name=self._free(name), op="Const")
+        node = messages.NodeDef(name=self.free(name), op="Const")
         number = dtypes.dtype_number(tensor.dtype)
         node.attr["dtype"].type = number
         if tensor.dtype.kind == "O":
@@ -240,7 +324,8 @@ class _Filler:
         self.body.nodes[node.name] = node
         return str(node.name)
 
-    def _free(self, name: str) -> str:
+    def free(self, name: str) -> str:
+        """A name that no node of the body has: ``name``, ``name_1``, ..."""
         free, count = name, 0
         while free in self.body.nodes:
             count += 1
@@ -280,6 +365,7 @@ class _Filler:
 
 
 _ENDS = ("keys", "values")
+_OF_BUCKETS = frozenset({"MutableDenseHashTable", "MutableDenseHashTableV2"})
 
 
 def _callers(shared: str, functions: Mapping[str, Body]) -> set[str]:

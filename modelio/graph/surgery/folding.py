@@ -19,33 +19,37 @@ from dataclasses import replace
 
 from modelio.errors import ConversionError
 from modelio.graph import references
-from modelio.graph.bodies import Body, Library, called
+from modelio.graph.bodies import Body, Library
+from modelio.graph.surgery.edit import counted
 from modelio.graph.surgery.propagation import Array, Propagation, const
+from modelio.graph.surgery.pruning import drop_functions
 from modelio.model import GraphModel, Message, Signature, Tensor, TensorSpec
 from modelio.wire import messages
 from modelio.wire.skim import content_key
 
-__all__ = ["counted", "drop_functions", "fold"]
+__all__ = ["fold"]
 
 _DEEPEST = 64
 """Calls within calls into which a value is followed."""
 
 
-def fold(model: GraphModel, *, bound: Iterable[str] = ()) -> tuple[GraphModel, list[str]]:
+def fold(model: GraphModel, *, bound: Iterable[str] = (), keep: Iterable[str] = ()) -> tuple[GraphModel, list[str]]:
     """The model with what its constants decide carried out.
 
     Flags, whole numbers and single numbers are computed with. Arrays of floats are weights: they stay the nodes that
-    they are, but for what follows from the nodes ``bound``.
+    they are, but for what follows from the nodes ``bound``. Nodes in ``keep`` stay, under their names, as those do that
+    signatures name.
 
     Raises:
         ReadError: the graph is none: an input names no node, nodes wait for each other.
         ConversionError: an output of a signature lies on a branch that is never taken.
     """
     work = _Work(model)
-    keep = references.referenced(model.extra) | {
+    ends = {
         spec.tensor for one in model.signatures.values() for ends in (one.inputs, one.outputs) for spec in ends.values()
     }
-    folding = Propagation(work, Body.of(model.graph, (), whole=True), keep, bound)
+    named = references.referenced(model.extra) | ends | set(keep)
+    folding = Propagation(work, Body.of(model.graph, (), whole=True), named, bound)
     folding.run()
     if not (folding.computed or folding.decided):
         return model, []
@@ -69,15 +73,6 @@ def fold(model: GraphModel, *, bound: Iterable[str] = ()) -> tuple[GraphModel, l
         (len(gone), "node removed that nothing needs any longer", "nodes removed that nothing needs any longer"),
     ]
     return folded, [", ".join(counted(*part) for part in parts if part[0])]
-
-
-def counted(count: int, one: str, many: str) -> str:
-    """A number and what it counts.
-
-    >>> counted(1, "node", "nodes"), counted(1200, "node", "nodes")
-    ('1 node', '1,200 nodes')
-    """
-    return f"{count:,} {one if count == 1 else many}"
 
 
 def _check(name: str, signature: Signature, folding: Propagation) -> None:
@@ -185,26 +180,3 @@ def _without_arguments(original: Message, given: Mapping[int, object]) -> Messag
             made.resource_arg_unique_id[new] = original.resource_arg_unique_id[old]
     made.attr.pop("_input_shapes", None)
     return made
-
-
-def drop_functions(before: Message, graph: Message, constants: dict[str, Tensor]) -> None:
-    """Take out the functions that the graph called, or could have called, and no longer can."""
-    gone = _reachable(before) - _reachable(graph)
-    for index in reversed([i for i, row in enumerate(graph.library.function) if row.signature.name in gone]):
-        del graph.library.function[index]
-    for key in [key for key in constants if key.partition(":")[0] in gone and ":" in key]:
-        del constants[key]
-
-
-def _reachable(graph: Message) -> set[str]:
-    functions = {row.signature.name: row for row in graph.library.function}
-    waiting = list(graph.node)
-    found: set[str] = set()
-    while waiting:
-        node = waiting.pop()
-        for name in (node.op, *(function.name for function in called(node))):
-            if name in functions and name not in found:
-                found.add(name)
-                waiting += functions[name].node_def
-    gradients = {row.gradient_func for row in graph.library.gradient if row.function_name in found}
-    return found | (gradients & set(functions))

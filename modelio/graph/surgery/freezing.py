@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from modelio.errors import ConversionError, ReadError, UnsafeInput
 from modelio.graph.bodies import Body, Library, called, drop_idle_controls, has_side_effects
 from modelio.graph.meta_graph import SIGNATURE
+from modelio.graph.names import VARIABLES, shared_name
 from modelio.graph.references import node_of
 from modelio.graph.surgery.filling import fill
 from modelio.graph.surgery.inlining import inline as inline_calls
@@ -44,7 +45,7 @@ from modelio.graph.surgery.variable_ops import (
     wants_reference,
     without_references,
 )
-from modelio.graph.variables import VARIABLES, shared_name, values_of
+from modelio.graph.variables import values_of
 from modelio.model import GraphModel, Message, Tensor
 from modelio.wire import dtypes, messages
 from modelio.wire.skim import content_key

@@ -62,6 +62,7 @@ def inline(model: GraphModel) -> tuple[GraphModel, list[str]]:
     if not any(inliner.instance(node) is not None for node in inliner.all_nodes(model.graph)):
         return model, []
     model = by_name(model)
+    inliner = Inliner(Library(model.graph), model.constants)
     signatures = model.signatures
     ends = [
         spec.tensor for one in signatures.values() for specs in (one.inputs, one.outputs) for spec in specs.values()

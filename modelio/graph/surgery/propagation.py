@@ -28,14 +28,15 @@ import numpy.typing as npt
 
 from modelio.errors import ConversionError, ReadError
 from modelio.graph.bodies import Body, Library, port_of
+from modelio.graph.names import VARIABLES
 from modelio.graph.references import node_of
+from modelio.graph.surgery.edit import forget_places
 from modelio.graph.surgery.evaluation import LARGEST, OF_SHAPES, Large, Value, evaluate, is_true
 from modelio.graph.surgery.inlining import CALLS
-from modelio.graph.variables import VARIABLES
 from modelio.model import Message
 from modelio.wire import dtypes, messages
 
-__all__ = ["Array", "Functions", "Propagation", "const", "forget_places"]
+__all__ = ["Array", "Functions", "Propagation", "const"]
 
 _CONSTANTS = ("Const", "HostConst")
 _SWITCHES = {"Switch": "Identity", "RefSwitch": "RefIdentity"}
@@ -519,14 +520,3 @@ def _rewire(node: Message, data: Sequence[str], waits: Sequence[str], state: Sta
     node.input[:] = inputs
     if state.fresh and "_output_shapes" in node.attr:
         del node.attr["_output_shapes"]
-
-
-def forget_places(node: Message, gone: set[str]) -> None:
-    """Drop the wish to be on the device of a node that is gone: TensorFlow refuses that."""
-    if "_class" in node.attr:
-        places = node.attr["_class"].list.s
-        left = [place for place in places if place.decode("utf-8", "replace").removeprefix("loc:@") not in gone]
-        if not left:
-            del node.attr["_class"]
-        elif len(left) < len(places):
-            places[:] = left

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 from modelio.errors import ConversionError
 from modelio.graph import references
+from modelio.graph.names import VARIABLES, shared_name
 from modelio.graph.saver import SAVER
 from modelio.graph.surgery.edit import forget_layers, nearest
-from modelio.graph.variables import VARIABLES, shared_name
 from modelio.model import GraphModel, Message, Signature, TensorSpec
 from modelio.wire import messages
 

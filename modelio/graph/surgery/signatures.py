@@ -81,7 +81,7 @@ def set_signature(
 
 
 def remove_signature(model: GraphModel, name: str) -> tuple[GraphModel, list[str]]:
-    """The model without a signature; its nodes stay until :func:`~modelio.graph.surgery.edit.prune`.
+    """The model without a signature; its nodes stay until :func:`~modelio.graph.surgery.pruning.prune`.
 
     Raises:
         ConversionError: there is no such signature.

@@ -11,8 +11,10 @@ import modelio
 from modelio.errors import ConversionError, ReadError
 from modelio.graph.analysis import Graph, required_placeholders, role_of
 from modelio.graph.builder import Builder
-from modelio.graph.references import referenced
-from modelio.graph.surgery.edit import bind, keep_signature, nearest, prune
+from modelio.graph.references import OBJECTS, referenced
+from modelio.graph.surgery.binding import bind
+from modelio.graph.surgery.edit import keep_signature, nearest
+from modelio.graph.surgery.pruning import prune
 from modelio.model import GraphModel, Signature, TensorSpec
 from modelio.wire import messages
 from tests import clients
@@ -173,10 +175,17 @@ def test_text_is_bound_as_it_is():
         bind(model, {"x": 7})
 
 
-def test_objects_of_tensorflow_2_do_not_see_a_bound_placeholder():
+def test_objects_of_tensorflow_2_do_not_see_a_bound_placeholder_and_go(tmp_path):
+    """What is left is loaded from its graph, where TensorFlow 2 sees it, too."""
     model = modelio.read(case("extra_tf-2.4.4/multi_signature").path)
-    with pytest.raises(ConversionError, match="loaded from its functions"):
-        bind(model, {"loop_training": False})
+    name, signature = next((name, one) for name, one in model.signatures.items() if "training" in one.inputs)
+    node = signature.inputs["training"].tensor.partition(":")[0]
+    bound, _ = bind(model, {node: False})
+    assert OBJECTS in model.extra
+    assert OBJECTS not in bound.extra
+    assert set(bound.signatures[name].inputs) == set(signature.inputs) - {"training"}
+    done = modelio.convert(model, tmp_path / "bound", to="saved-model", bind={node: False})
+    assert "TensorFlow 2's Python objects removed: what is left is a graph as TensorFlow 1 had them" in done.changes
 
 
 # --------------------------------------------------------------------------------------------------------- prune

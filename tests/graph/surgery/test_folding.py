@@ -14,8 +14,9 @@ import modelio
 from modelio.errors import ConversionError, ReadError
 from modelio.graph.builder import Builder
 from modelio.graph.saver import COLLECTION
-from modelio.graph.surgery.edit import bind, prune
+from modelio.graph.surgery.binding import bind
 from modelio.graph.surgery.folding import fold
+from modelio.graph.surgery.pruning import prune
 from modelio.model import GraphModel, Signature, Tensor, TensorSpec
 from modelio.wire import messages
 from modelio.wire.dtypes import cut_tensor

@@ -10,8 +10,9 @@ import pytest
 import modelio
 from modelio.errors import ConversionError
 from modelio.graph.builder import Builder
-from modelio.graph.surgery.edit import bind, prune
+from modelio.graph.surgery.binding import bind
 from modelio.graph.surgery.merging import merge, retag
+from modelio.graph.surgery.pruning import prune
 from modelio.model import GraphModel, Signature, Tensor, TensorSpec
 from modelio.source import Source
 from tests import clients

@@ -10,7 +10,7 @@ from modelio.errors import ConversionError
 from modelio.graph import references
 from modelio.graph.builder import Builder
 from modelio.graph.saver import COLLECTION
-from modelio.graph.surgery.edit import bind
+from modelio.graph.surgery.binding import bind
 from modelio.graph.surgery.renaming import rename
 from modelio.model import GraphModel, Signature, TensorSpec
 from modelio.wire import messages
