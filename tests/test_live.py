@@ -79,6 +79,44 @@ def test_what_is_taken_in_can_be_written_as_keras_writes_it(package, tmp_path):
     np.testing.assert_array_equal(loaded.predict(inputs, verbose=0), live.predict(inputs, verbose=0))
 
 
+def test_cells_of_both_directions_keep_their_own_weights():
+    """Keras 3 gives the cells of a Bidirectional RNN the same paths."""
+    k = pytest.importorskip("keras")
+    entry = k.Input((5, 4))
+    live = k.Model(entry, k.layers.Bidirectional(k.layers.RNN([k.layers.GRUCell(2), k.layers.GRUCell(3)]))(entry))
+    model = modelio.from_keras(live)
+    assert bits(model.get_weights()) == bits(live.get_weights())
+    inputs = np.random.default_rng(0).random((2, 5, 4), "float32")
+    np.testing.assert_array_equal(modelio.to_keras(model)(inputs), live(inputs))
+
+
+def test_vocabularies_come_along(tmp_path):
+    """What Keras 3 adapts is neither a weight nor an argument."""
+    k = pytest.importorskip("keras")
+    entry = k.Input((1,), dtype="string")
+    texts = ["the quick fox", "the lazy dog", "a fox"]
+    layers = [
+        k.layers.TextVectorization(output_sequence_length=4),
+        k.layers.TextVectorization(output_mode="tf_idf"),
+        k.layers.StringLookup(output_mode="count", num_oov_indices=2),
+    ]
+    for layer in layers:
+        layer.adapt(texts)
+    live = k.Model(entry, [layer(entry) for layer in layers])
+    live.save(tmp_path / "model.keras")
+    import tensorflow as tf
+
+    inputs = tf.constant([["the fox"], ["a fox"]])
+    for source in (modelio.from_keras(live), modelio.read(tmp_path / "model.keras")):
+        back = modelio.to_keras(source)
+        for got, wanted in zip(back(inputs), live(inputs), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    modelio.write(modelio.from_keras(live), tmp_path / "again.keras")
+    loaded = k.models.load_model(tmp_path / "again.keras")
+    for got, wanted in zip(loaded(inputs), live(inputs), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
 def test_a_custom_layer_is_built_by_the_class_that_the_caller_gives(package):
     class Doubled(package.layers.Layer):
         def call(self, x):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 
 from modelio.layers.catalogue import CATALOGUE, Kind, Weight, complete
 from modelio.layers.census import ABSTRACT, MODELS, REASONS, generations, known_as
+from modelio.lowering.operations import NOT_LOWERED
 from modelio.lowering.rules import find, identity
 
 PAGE = Path(__file__).parent.parent / "docs" / "layers.md"
@@ -26,9 +28,17 @@ adapted, quantized, or has other arguments than usual. One in italics is not tra
 """
 
 OPERATIONS = """
-Operations of TensorFlow and of `keras.ops` that stand in a model like layers (`TFOpLambda`, `SlicingOpLambda`,
-`ops.Add`, ...) are no classes of `keras.layers`, and are not in this table.
+## Operations
 
+Operations of TensorFlow and of `keras.ops` that stand in a model like layers (`TFOpLambda`, `SlicingOpLambda`,
+`ops.Add`, ...) are no classes of `keras.layers`, and are not in this table. Every operation of `keras.ops` has a rule
+in `modelio/lowering/operations`, but for these:
+
+| operation | why it has none |
+|---|---|
+"""
+
+ABSTRACTIONS = """
 ## Classes that no file holds
 
 | class | |
@@ -72,7 +82,14 @@ def page() -> str:
     classes = sorted({*CATALOGUE, *MODELS, *REASONS})
     table = "".join(map(row, classes))
     others = "".join(f"| `{name}` | {reason} |\n" for name, reason in sorted(ABSTRACT.items()))
-    return HEAD + table + OPERATIONS + others
+    return HEAD + table + OPERATIONS + "".join(operations()) + ABSTRACTIONS + others
+
+
+def operations() -> Iterator[str]:
+    """A line for every reason why operations have no rule."""
+    for reason in dict.fromkeys(NOT_LOWERED.values()):
+        alike = sorted(name for name, own in NOT_LOWERED.items() if own == reason)
+        yield f"| {', '.join(f'`{name}`' for name in alike)} | {reason} |\n"
 
 
 if __name__ == "__main__":

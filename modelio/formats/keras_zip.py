@@ -77,7 +77,16 @@ def _is_map(source: Source) -> bool:
     if source.head().lstrip()[:1] != b"{" or source.size > jsontext.SIZE:
         return False
     data = source.bytes()
-    return b'"weight_map"' in data and ALONE.encode() in data
+    return b'"weight_map"' in data and (ALONE.encode() in data or _is_empty_map(data))
+
+
+def _is_empty_map(data: bytes) -> bool:
+    """The map of a model whose layers have no weights: no file is in it."""
+    try:
+        listing = jsontext.parse(data, where="weight_map")
+    except ReadError:
+        return False
+    return isinstance(listing, dict) and set(listing) == {"metadata", "weight_map"} and listing["weight_map"] == {}
 
 
 def _maps_in(tree: Tree) -> list[str]:

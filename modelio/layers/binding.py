@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from modelio.errors import ReadError
 from modelio.layers.catalogue import LEARNED, LOOSE, Shape, dimensions, weights_of
-from modelio.layers.layouts import Stored, normalized, stored_of
+from modelio.layers.layouts import Stored, normalized, shown, stored_of, unlearned
 from modelio.layers.network import network_of
 from modelio.layers.normal_form import Layer, Network
 from modelio.layers.order import ORDERS, Own, Slot, order_of_get_weights, trained_first
@@ -56,6 +56,7 @@ def bind(network: Network, model: LayerModel) -> Network:
         try:
             for part, arrays in _assigned(layer, group).items():
                 part.weights = normalized(part, arrays, backend)
+                part.config.update(shown(part))
                 faults += _misfits(part, next(iter(inputs.get(part, ())), None))
         except ReadError as error:
             faults.append(error.reason)
@@ -132,7 +133,8 @@ def _assigned(layer: Layer, group: Group) -> dict[Layer, dict[str, Tensor]]:
                 if stored.name not in LOOSE and (stored.name in arrays or not stored.name.startswith(LEARNED))
             }
         )
-    if any(stored_of(part) and part not in assigned for part in layer.walk()):  # an object that is stored once
+    parts = [part for part in layer.walk() if part not in assigned]
+    if any(stored_of(part) for part in parts):  # an object that is stored once
         assigned.update({twin: assigned[first] for twin, first in twins_of(layer.walk()).items() if first in assigned})
     for part, own in loose.items():
         assigned[part] = {**assigned.get(part, {}), **own}
@@ -141,11 +143,14 @@ def _assigned(layer: Layer, group: Group) -> dict[Layer, dict[str, Tensor]]:
 
 def _apart(layer: Layer, group: Group) -> tuple[Group, dict[Layer, dict[str, Tensor]]]:
     """A group without the arrays that go by their names, and those by the layers whose they are."""
+    lookups = [part for part in layer.walk() if part.class_name in LOOKUPS]
+    if not lookups:
+        return group, {}
     loose: dict[Layer, dict[str, Tensor]] = {}
     others: dict[str, Tensor] = {}
     for name, tensor in group.items():
         owner, _, role = name.partition(":")[0].rpartition("/")
-        parts = [part for part in layer.walk() if part.class_name in LOOKUPS]
+        parts = lookups
         if re.fullmatch(r"Variable(_\d+)?", role):  # tf_keras gives the factors of words no name
             parts = [part for part in parts if part.config.get("output_mode") == "tf_idf" and part not in loose]
             role = "idf_weights"
@@ -178,14 +183,16 @@ def _slots(layer: Layer, names: Sequence[str]) -> list[Slot]:
         raise ReadError(
             f"{layer.path} has {len(wanted)} weights ({_listed(wanted)}), the file has {len(names)} ({_listed(names)})"
         )
+    if orders.count(orders[0]) == len(orders):
+        return orders[0]
     return max(orders, key=lambda slots: _agreement(slots, names))
 
 
 def _own(layer: Layer, count: int) -> Own:
     """The arrays of each layer inside ``layer``, which has ``count``: an unknown class has those that are left over."""
-    parts = list(layer.walk())
-    unknown = [part for part in parts if stored_of(part) is None]
-    left = max(0, count - sum(len(stored_of(part) or ()) for part in parts))
+    known = {part: stored_of(part) for part in layer.walk()}
+    unknown = [part for part, stored in known.items() if stored is None]
+    left = max(0, count - sum(len(stored or ()) for stored in known.values()))
     if len(unknown) > 1 and left:
         raise ReadError(
             f"{layer.path} holds several layers of unknown classes "
@@ -193,7 +200,7 @@ def _own(layer: Layer, count: int) -> Own:
         )
 
     def own(part: Layer) -> tuple[Stored, ...]:
-        stored = stored_of(part)
+        stored = known[part]
         return tuple(Stored(str(number), (), True) for number in range(left)) if stored is None else stored
 
     return own
@@ -230,8 +237,7 @@ def _role_in(name: str, own: Sequence[Stored]) -> str | None:
 
     TensorFlow numbers names that are taken: ``dense/kernel_1:0``.
     """
-    stem = name.partition(":")[0]
-    for candidate in (stem, re.sub(r"_\d+$", "", stem)):
+    for candidate in _stems(name):
         fitting = [
             (len(alias), stored.name)
             for stored in own
@@ -241,6 +247,13 @@ def _role_in(name: str, own: Sequence[Stored]) -> str | None:
         if fitting:
             return max(fitting)[1]  # recurrent_kernel before kernel
     return None
+
+
+def _stems(name: str) -> Iterator[str]:
+    """A stored name without the number of its output, and then without its own."""
+    stem = name.partition(":")[0]
+    yield stem
+    yield re.sub(r"_\d+$", "", stem)
 
 
 def _own_words(names: Sequence[str]) -> list[str]:
@@ -281,20 +294,25 @@ def get_weights(model: LayerModel) -> list[npt.NDArray[Any]]:
     tensors: list[Tensor] = []
     for layer, group in _groups(network, model.weights):
         own = _own(layer, len(group))
-        slots = order_of_get_weights(layer)(layer, own)
+        slots = order_of_get_weights(layer, network)(layer, own)
         if any(stored_of(part) is None for part in layer.walk()):  # a custom layer's own names say nothing
             stored = dict(zip(_slots(layer, list(group)), group.values(), strict=True))
             tensors += [stored[slot] for slot in slots if slot in stored]
         else:
             assigned = _assigned(layer, group)
             tensors += [
-                assigned[slot.layer][slot.stored.name]
+                _array(assigned, slot)
                 for slot in slots
                 if slot.stored.name not in LOOSE or slot.stored.name in assigned.get(slot.layer, {})
             ]
     own_tensors = list(model.weights.get(OWN, {}).values())
     ordered = own_tensors + tensors if model.dialect == "keras3" else tensors + own_tensors
     return [tensor.numpy() for tensor in {id(tensor): tensor for tensor in ordered}.values()]
+
+
+def _array(assigned: Mapping[Layer, Mapping[str, Tensor]], slot: Slot) -> Tensor:
+    arrays, name = assigned[slot.layer], slot.stored.name
+    return unlearned(slot.layer, name, arrays) if name.startswith(LEARNED) and name not in arrays else arrays[name]
 
 
 def from_arrays(
@@ -374,15 +392,15 @@ def _from_sequence(network: Network, tensors: Sequence[Tensor]) -> dict[str, dic
     weights: dict[str, dict[str, Tensor]] = {}
     start = 0
     for layer, count in counts.items():
-        weights[layer.name] = _group_of(layer, tensors[start : start + count])
+        weights[layer.name] = _group_of(layer, tensors[start : start + count], network)
         start += count
     return weights
 
 
-def _group_of(layer: Layer, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+def _group_of(layer: Layer, tensors: Sequence[Tensor], network: Network | None = None) -> dict[str, Tensor]:
     """The group of a top-level layer as HDF5 files have it, from its arrays in the order of get_weights()."""
     own = _own(layer, len(tensors))
-    slots = order_of_get_weights(layer)(layer, own)
+    slots = order_of_get_weights(layer, network)(layer, own)
     if len(slots) != len(tensors):
         raise ReadError(f"{layer.path} has {len(slots)} weights, {len(tensors)} arrays are given")
     given = dict(zip(slots, tensors, strict=True))
@@ -396,7 +414,7 @@ def _group_of(layer: Layer, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 def _stored_name(slot: Slot, layer: str) -> str:
-    """A name such as the version would have given: ``dense_1_W``, ``dense_1/kernel:0``, ``dense_1/kernel``."""
+    """A name such as the version would have given: ``dense_1_W:0``, ``dense_1/kernel:0``, ``dense_1/kernel``."""
     if slot.layer.dialect == "keras1":
-        return f"{layer}_{(*slot.stored.names, slot.stored.name)[0]}"
+        return f"{layer}_{(*slot.stored.names, slot.stored.name)[0]}:0"
     return f"{layer}/{slot.stored.name}" + (":0" if slot.layer.dialect == "keras2" else "")

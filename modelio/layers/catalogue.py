@@ -18,8 +18,8 @@ where a comment says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 __all__ = [
     "CATALOGUE",
@@ -39,8 +39,7 @@ Config = Mapping[str, Any]
 Shape = tuple[int | None, ...]
 
 
-@dataclass(frozen=True)
-class Weight:
+class Weight(NamedTuple):
     """One weight of a layer.
 
     Args:
@@ -78,6 +77,10 @@ class Kind:
     sizes: tuple[str, ...] = ()
 
 
+LEARNED = "lora_"
+"""In front of the roles of what LoRA has learned, which are merged into the kernel in ``.keras`` files."""
+
+
 # -- convolution: {base_conv,base_conv_transpose,base_depthwise_conv,base_separable_conv}.py ---------------------------
 
 _KERNEL = ("W",)
@@ -99,9 +102,22 @@ def _bias(shape: str) -> Weight:
     return Weight("bias", shape, when="use_bias", names=_BIAS)
 
 
+def _learner(role: str, shape: str) -> tuple[Weight, Weight]:
+    """A kernel, which training leaves alone where LoRA learns beside it (``enable_lora``)."""
+    return (
+        Weight(role, shape, when=lambda config: not config.get("lora_rank"), names=_KERNEL),
+        Weight(role, shape, when="lora_rank", trainable=False, names=_KERNEL),
+    )
+
+
+def _lora(role: str) -> tuple[Weight, Weight]:
+    """The two matrices of LoRA."""
+    return Weight(f"{LEARNED}{role}_a", when="lora_rank"), Weight(f"{LEARNED}{role}_b", when="lora_rank")
+
+
 def _convolution(rank: int) -> Kind:
-    kernel = Weight("kernel", "kernel_size channels/groups filters", names=_KERNEL)
-    return Kind((kernel, _bias("filters")), _CONVOLUTION, rank, _CONVOLUTION_SIZES)
+    weights = (*_learner("kernel", "kernel_size channels/groups filters"), _bias("filters"), *_lora("kernel"))
+    return Kind(weights, _CONVOLUTION, rank, _CONVOLUTION_SIZES)
 
 
 def _transposed(rank: int) -> Kind:
@@ -171,8 +187,8 @@ _BETA = Weight("beta", "axis", when="center")
 
 _BATCH_NORMALIZATION = Kind(
     weights=(
-        replace(_GAMMA, shape="places"),
-        replace(_BETA, shape="places"),  # contrib.keras of TensorFlow 1.2 creates beta first; its names say so
+        _GAMMA._replace(shape="places"),
+        _BETA._replace(shape="places"),  # contrib.keras of TensorFlow 1.2 creates beta first; its names say so
         Weight("moving_mean", "places", trainable=False, names=("running_mean",)),
         # Keras 1 names it running_std and keeps the variance in it; Keras 0 keeps the deviation (see layouts.py).
         Weight("moving_variance", "places", trainable=False, names=("running_std",)),
@@ -241,8 +257,7 @@ def _quantization(matrix: str, *floating: str) -> tuple[Weight, ...]:
         Weight(f"{matrix}_zero", when=_has_blocks, trainable=False),
         Weight("g_idx", when=_has_blocks, trainable=False),
         *(Weight(role, when=lambda config: quantized_to(config) == "float8") for role in floating),
-        Weight(f"lora_{matrix}_a", when="lora_rank"),
-        Weight(f"lora_{matrix}_b", when="lora_rank"),
+        *_lora(matrix),
     )
 
 
@@ -252,23 +267,29 @@ _FLOAT8 = (
 )
 
 
-def _kernel_of(shape: str) -> tuple[Weight, Weight]:
+def _unless_whole(weight: Weight) -> Callable[[Config], bool]:
+    return lambda config: weight.exists(config) and not _is_whole(config)
+
+
+def _kernel_of(shape: str) -> tuple[Weight, ...]:
     """A kernel, which training leaves alone once it is made whole numbers; in int4 two lie in each."""
     return (
-        Weight("kernel", shape, when=lambda config: not _is_whole(config), names=_KERNEL),
+        *(weight._replace(when=_unless_whole(weight)) for weight in _learner("kernel", shape)),
         Weight("kernel", "", when=_is_whole, trainable=False, names=_KERNEL),
     )
 
 
 _EMBEDDING = (
-    Weight("embeddings", "input_dim output_dim", when=lambda config: not _has_nibbles(config), names=_KERNEL),
-    Weight("embeddings", "", when=lambda config: _has_nibbles(config), names=_KERNEL),
+    *(weight._replace(when=_unless_whole(weight)) for weight in _learner("embeddings", "input_dim output_dim")),
+    Weight("embeddings", "input_dim output_dim", when=_is_int8, trainable=False, names=_KERNEL),
+    Weight(
+        "embeddings",  # in int4, two in each byte
+        when=lambda config: quantized_to(config) == "int4",
+        trainable=False,
+        names=_KERNEL,
+    ),
     *_quantization("embeddings"),
 )
-
-
-def _has_nibbles(config: Config) -> bool:
-    return quantized_to(config) == "int4"
 
 
 # -- recurrent ---------------------------------------------------------------------------------------------------------
@@ -392,9 +413,6 @@ _LOOKUP = Kind(
     {"vocabulary": None},
 )
 
-LEARNED = "lora_"
-"""In front of the roles of what LoRA has learned, which are merged into the kernel in ``.keras`` files."""
-
 LOOSE = frozenset({"idf_weights", "num_documents"})
 """Weights that go by their names and not by their places: Keras 3, to which they are none, keeps the first in
 ``.keras`` files as tf_keras does, and no file has the second."""
@@ -453,8 +471,8 @@ CATALOGUE: Mapping[str, Kind] = {
     "LayerNormalization": Kind(
         (
             # rms_scaling: Keras 3 until 3.9, which keeps gamma alone
-            replace(_GAMMA, when=lambda config: bool(config.get("scale") or config.get("rms_scaling"))),
-            replace(_BETA, when=lambda config: bool(config.get("center") and not config.get("rms_scaling"))),
+            _GAMMA._replace(when=lambda config: bool(config.get("scale") or config.get("rms_scaling"))),
+            _BETA._replace(when=lambda config: bool(config.get("center") and not config.get("rms_scaling"))),
         ),
         {"axis": -1, "epsilon": 1e-3, "center": True, "scale": True, "rms_scaling": False},
     ),

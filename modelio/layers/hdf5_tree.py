@@ -89,7 +89,19 @@ def read(file: Reader) -> LayerModel:
         model = LayerModel(None, _layers(file, ""), "keras1", meta=_meta(file, ""))
     # Where neither a version nor an architecture says more, it is Keras 1, to Keras as well.
     model.dialect = dialect_of(model.architecture or {}, model.meta)
+    if model.dialect == "keras1" and "backend" not in model.meta and _names_of_theano(model.weights):
+        model.meta = {**model.meta, "backend": "theano"}
     return model
+
+
+def _names_of_theano(weights: Mapping[str, Mapping[str, Tensor]]) -> bool:
+    """Whether the names are those of Theano's variables: TensorFlow's end in ``:0``.
+
+    Keras 1 notes no backend, and writes the variables' own names, or ``param_0`` for one that has none (1.2.2
+    ``engine/topology.py``, save_weights_to_hdf5_group).
+    """
+    names = [name for group in weights.values() for name in group if not re.fullmatch(r"param_\d+", name)]
+    return bool(names) and not any(re.search(r":\d+$", name) for name in names)
 
 
 def _read_whole(file: Reader) -> LayerModel:
@@ -240,8 +252,13 @@ def write(model: LayerModel, file: Writer) -> None:
 def _write_whole(file: Writer, model: LayerModel, version: tuple[int, ...]) -> None:
     if not model.weights:
         raise WriteError("the model has no weights, and Keras reads no .h5 without them: give the weights, too")
+    text = jsontext.spell(model.architecture, where="model_config")
+    if '"lora_rank"' in text:
+        from modelio.layers.lora import apart
+
+        model = apart(model)
     _write_facts(file, "", model)
-    file.attribute("", "model_config", jsontext.spell(model.architecture, where="model_config"))
+    file.attribute("", "model_config", text)
     if model.training is not None:
         file.attribute("", "training_config", jsontext.spell(model.training, where="training_config"))
     file.group(WEIGHTS)

@@ -11,9 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from modelio.layers.arguments import UNTRAINED
+
 __all__ = ["CLASSES", "KEYWORDS", "MODULES", "OPERATIONS", "class_of", "normal", "renamed"]
 
-CLASSES: Mapping[str, str] = {"GroupedQueryAttention": "GroupQueryAttention"}
+CLASSES: Mapping[str, str] = {
+    "GroupedQueryAttention": "GroupQueryAttention",
+    "TFDConcat": "Concatenate",  # of FeatureSpace: src/layers/preprocessing/feature_space.py
+    "TFDIdentity": "Identity",
+}
 """Class of Keras 3 -> class of the normal form, where they differ."""
 
 OPERATIONS = "ops."
@@ -45,10 +51,14 @@ def class_of(node: Mapping[str, Any]) -> str:
     config = node.get("config")
     if isinstance(module, str):
         operation = ".ops." in f"{module}." and module.startswith("keras")
-    else:  # in HDF5 files: every layer writes "trainable", no operation does; of the layers InputLayer does not either
+    else:  # in HDF5 files: nearly every layer writes "trainable", no operation does
         arguments = config if isinstance(config, Mapping) else {}
-        operation = (
-            "trainable" not in arguments and "inbound_nodes" in node and not {"batch_shape", "layers"} & set(arguments)
+        operation = "inbound_nodes" in node and not (
+            "trainable" in arguments
+            or {"batch_shape", "layers"} & set(arguments)
+            or class_name in UNTRAINED
+            or ">" in class_name  # registered by its author: operations are not
+            or isinstance(arguments.get("dtype"), Mapping)  # a policy, which operations do not have
         )
     return OPERATIONS + class_name if operation else class_name
 

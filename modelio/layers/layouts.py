@@ -11,8 +11,7 @@ tf_keras 2.21 ``src/saving/legacy/hdf5_format.py``; Keras 1.2.2
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +21,21 @@ from modelio.layers.catalogue import CATALOGUE, LEARNED, LOOSE, quantized_to, we
 from modelio.layers.normal_form import Layer
 from modelio.model import Tensor
 
-__all__ = ["Stored", "normalized", "rearranged", "stored_of"]
+__all__ = [
+    "THEANO_PADS",
+    "Stored",
+    "normalized",
+    "rearranged",
+    "shown",
+    "stored_of",
+    "theano_pads_otherwise",
+    "unlearned",
+]
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """An array as a file has it: its name, the names that it may go by, and whether it is trained."""
 
     name: str
@@ -99,6 +106,35 @@ def normalized(layer: Layer, arrays: Mapping[str, Tensor], backend: str | None =
     return {role: tensors[role] for role in roles or tensors if role not in LOOSE} | loose
 
 
+_SHARING = frozenset({"PReLU", "ParametricSoftplus", "SReLU"})
+
+
+def shown(layer: Layer) -> dict[str, Any]:
+    """Arguments that the writer did not note, and that the shapes of the layer's weights show.
+
+    Keras 1 notes no ``shared_axes`` (1.2.2 ``layers/advanced_activations.py``, get_config); the axes that share their
+    parameters have size 1 in them.
+    """
+    if layer.dialect != "keras1" or layer.class_name not in _SHARING or layer.config.get("shared_axes"):
+        return {}
+    shape = next((tensor.shape for tensor in layer.weights.values()), ())
+    return {"shared_axes": tuple(axis for axis, size in enumerate(shape, start=1) if size == 1) or None}
+
+
+def unlearned(layer: Layer, role: str, arrays: Mapping[str, Tensor]) -> Tensor:
+    """The zeros that LoRA starts from anew where what it learned is in the kernel.
+
+    Its two matrices' product has the kernel's shape (keras/src/layers/core/dense.py, ``enable_lora``,
+    ``load_own_variables``).
+    """
+    rank = layer.config.get("lora_rank")
+    of, _, side = role.removeprefix(LEARNED).rpartition("_")
+    shape = arrays[of].shape if of in arrays else ()
+    if not isinstance(rank, int) or rank <= 0 or not shape:
+        raise ReadError(f"lora_rank is {rank!r}, which is a number above 0", where=layer.path)
+    return Tensor.of(np.zeros((*shape[:-1], rank) if side == "a" else (rank, shape[-1]), np.float32))
+
+
 def rearranged(layer: Layer, backend: str | None = None) -> list[str]:
     """What :func:`normalized` does to the arrays of a layer, in words.
 
@@ -140,6 +176,18 @@ def _changes(layer: Layer, backend: str | None) -> list[Mapping[str, Change]]:
     if backend == "theano":
         steps.append(_THEANO.get(layer.class_name, {}))
     return steps
+
+
+THEANO_PADS = "Theano pads even windows and strides in another way than TensorFlow: outputs differ"
+
+
+def theano_pads_otherwise(layer: Layer) -> bool:
+    """Theano pads both ends alike, TensorFlow no more than it needs (Keras 1.2.2 ``backend/theano_backend.py``)."""
+    windows = layer.config.get("kernel_size") or layer.config.get("pool_size") or ()
+    strides = layer.config.get("strides") or ()
+    return layer.config.get("padding") == "same" and (
+        any(size % 2 == 0 for size in windows) or any(step > 1 for step in strides)
+    )
 
 
 def _derived(shape: tuple[int, ...], change: Callable[..., Array], *sources: Tensor) -> Tensor:

@@ -82,12 +82,28 @@ def _class(class_name: str, dialect: Dialect, version: tuple[int, ...]) -> tuple
 _MODELS = {"Sequential": "keras", "Functional": "keras.src.models.functional"}
 
 
+_HIDDEN = dict.fromkeys(("TFDConcat", "TFDIdentity"), "keras.src.layers.preprocessing.feature_space")
+
+_OUTSIDE: Mapping[str, str] = {
+    "Rearrange": ".einops",
+    **dict.fromkeys(
+        (
+            *("AffineTransform", "CropImages", "ElasticTransform", "ExtractPatches", "ExtractPatches3D"),
+            *("GaussianBlur", "HSVToRGB", "MapCoordinates", "PadImages", "PerspectiveTransform", "RGBToGrayscale"),
+            *("RGBToHSV", "Resize", "SSIM", "ScaleAndTranslate", "SobelEdges"),
+        ),
+        ".image",
+    ),
+}
+"""Operations that are not in ``keras.src.ops`` itself -> the module in it that has them (Keras 3.3 to 3.15)."""
+
+
 def _module(node: Mapping[str, Any]) -> str | None:
     """Where Keras 3 finds the class of a layer or an operation; None for what may be somebody's own."""
     name = class_of(node)
     if name.startswith(OPERATIONS):
-        return "keras.src.ops"
-    return _MODELS.get(name) or ("keras.layers" if name in CATALOGUE else None)
+        return f"keras.src.ops{_OUTSIDE.get(name.removeprefix(OPERATIONS), '')}"
+    return _MODELS.get(name) or _HIDDEN.get(name) or ("keras.layers" if name in CATALOGUE else None)
 
 
 def _with_modules(value: Any, is_listed: bool = False) -> Any:

@@ -167,6 +167,8 @@ class _Reader:
             raise ReadError(f"{source_class} has no config", where=path)
         class_name = keras3.class_of(node) if self.dialect == "keras3" else source_class
         class_name, config = _NORMAL[self.dialect](class_name, config)
+        if self.dialect == "keras2" and self.family == "keras":
+            config = keras2.heeded(class_name, config, self.version)
         inner = self._inner(class_name, config, path, depth)
         config = {key: decode(value, path) for key, value in config.items() if key not in _WRAPPED}
         if self.dialect == "keras1" and config.get("data_format") is None and _is_image(class_name):
@@ -175,7 +177,7 @@ class _Reader:
             if key in config:
                 config[key] = _activation(config[key])
         config = complete(class_name, config)
-        dtype, variable_dtype = _dtypes(config.get("dtype"), class_name)
+        dtype, variable_dtype = _dtypes(config.get("dtype") or _own_dtype(class_name, config), class_name)
         return self._made(
             *(class_name, name, path, config, node),
             dtype=dtype,
@@ -272,7 +274,7 @@ class _Reader:
         def placed(value: Any, is_end: bool = False) -> Any:
             return _mapped(value, Origin, lambda origin: Ref(*place_of(origin, is_end)))
 
-        calls = tuple(Call(layers[called], placed(node.args), placed(dict(node.kwargs))) for called, node in order)
+        calls = tuple(_call(layers[called], placed(node.args), placed(dict(node.kwargs))) for called, node in order)
         structure = {end: placed(origins, is_end=True) for end, origins in ends.items()}
         return self._joined(name, tuple(layers.values()), calls, structure, "Functional", where)
 
@@ -415,6 +417,18 @@ class _Reader:
 # -- small facts -------------------------------------------------------------------------------------------------------
 
 
+_FIRST = ("inputs", "query", "sequences", "sequence", "data", "x")
+"""How the first argument of a layer is called (``call`` in Keras 3.15 ``src/layers/**``)."""
+
+
+def _call(layer: Layer, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """A call, whose first argument may come by name, too, in Keras 3: ``attention(value=v, query=q)``."""
+    first = next((name for name in _FIRST if name in kwargs), None)
+    if inputs or first is None or layer.class_name.startswith(keras3.OPERATIONS):
+        return Call(layer, inputs, kwargs)
+    return Call(layer, (kwargs[first],), {name: value for name, value in kwargs.items() if name != first})
+
+
 def _is_image(class_name: str) -> bool:
     kind = CATALOGUE.get(class_name)
     return kind is not None and (kind.rank or 0) > 1
@@ -442,6 +456,17 @@ def _activation(value: Any) -> Any:
     if isinstance(value, Mapping) and value.get("class_name") == "function" and isinstance(value.get("config"), str):
         return value["config"]
     return "linear" if value is None else value
+
+
+def _own_dtype(class_name: str, config: Mapping[str, Any]) -> str | None:
+    """What layers for text and whole numbers choose where they are not told (tf_keras ``index_lookup.py``)."""
+    counts = class_name in _COUNTING and config.get("output_mode", "int") in ("int", None)
+    return "int64" if counts else None
+
+
+_COUNTING = frozenset(
+    {"Discretization", "HashedCrossing", "Hashing", "IntegerLookup", "StringLookup", "TextVectorization"}
+)
 
 
 def _dtypes(policy: Any, class_name: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from modelio.layers.catalogue import Shape
 from modelio.layers.nodes import flatten
@@ -40,8 +40,7 @@ class Ref:
     output: int = 0
 
 
-@dataclass(frozen=True)
-class InputSpec:
+class InputSpec(NamedTuple):
     """What a network is fed at one input; None in ``shape`` is a free size, None in its place a free rank."""
 
     name: str

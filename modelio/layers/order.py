@@ -13,6 +13,9 @@ They differ where a model, or a wrapper, holds layers that have both kinds, such
 ======================  ==========================================  =================================================
 Keras 1, 2.0 to 2.3     trained first                               Keras 1.2.2 ``engine/topology.py`` get_weights,
                                                                     2.3.1 ``engine/network.py`` get_weights
+Keras 1, a Sequential   a Sequential layer by layer                 Keras 1.2.2 ``models.py`` get_weights
+Keras 2.0 and 2.1,      the first layer, where it is a model,       Keras 2.1.6 ``models.py`` add, get_weights: the
+a Sequential            layer by layer, and what is first in that   tensors of that model are its own
 tf.keras from 1.15 on   models layer by layer, others trained       TensorFlow 1.15 ``keras/engine/network.py``,
                         first                                       ``base_layer.py``: weights
 Keras 3                 layer by layer                              Keras 3.15 ``src/layers/layer.py`` weights
@@ -22,10 +25,10 @@ Keras 3                 layer by layer                              Keras 3.15 `
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from modelio.layers.layouts import Stored
-from modelio.layers.normal_form import Layer
+from modelio.layers.normal_form import Layer, Network
 
 __all__ = [
     "ORDERS",
@@ -40,8 +43,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """A place for one stored array."""
 
     layer: Layer
@@ -100,10 +102,37 @@ ORDERS: tuple[Order, ...] = (trained_first, layer_by_layer, models_layer_by_laye
 """Every order that a group of arrays may be in, the usual one first."""
 
 
-def order_of_get_weights(layer: Layer) -> Order:
-    """How the version that wrote a model orders ``get_weights()`` inside a top-level layer."""
+def _sequentials_layer_by_layer(layer: Layer, own: Own) -> list[Slot]:
+    """A Sequential as Keras 1 has it inside another: each of its layers answers for itself."""
+    if layer.network is None:
+        return trained_first(layer, own)
+    inside = _sequentials_layer_by_layer if layer.network.kind == "Sequential" else trained_first
+    return [slot for child in layer.children() for slot in inside(child, own)]
+
+
+def _flattened(layer: Layer, own: Own) -> list[Slot]:
+    """A model that stands first in a Sequential of Keras 2.0 or 2.1: its layers are there instead of it."""
+    if layer.network is None:
+        return trained_first(layer, own)
+    children = [child for child in layer.children() if child.class_name != "InputLayer"]
+    first = children[0] if layer.network.kind == "Sequential" else None
+    return [slot for child in children for slot in (_flattened if child is first else trained_first)(child, own)]
+
+
+_ONE_SEQUENTIAL_SINCE = {"keras": (2, 2), "tf.keras": (2, 1, 5)}
+"""Family -> since when a Sequential is a model as others are: Keras 2.2.0, TensorFlow 1.8 ``engine/sequential.py``."""
+
+
+def order_of_get_weights(layer: Layer, network: Network | None = None) -> Order:
+    """How the version that wrote a model orders ``get_weights()`` inside a top-level layer of ``network``."""
     if layer.dialect == "keras3":
         return layer_by_layer
     if layer.family == "tf.keras" and layer.version >= (2, 2, 4):
         return models_layer_by_layer
+    if network is not None and network.kind == "Sequential":
+        if layer.dialect == "keras1":
+            return _sequentials_layer_by_layer
+        first = next((one for one in network.layers if one.class_name != "InputLayer"), None)
+        if layer is first and (2,) < layer.version < _ONE_SEQUENTIAL_SINCE[layer.family]:
+            return _flattened
     return trained_first

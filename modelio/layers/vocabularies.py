@@ -157,6 +157,25 @@ def arguments_of(layer: Layer) -> dict[str, Any]:
     return found
 
 
+def boundaries_of(summary: npt.NDArray[Any], bins: Any) -> npt.NDArray[np.float32]:
+    """The boundaries that tf_keras takes from a Discretization's summary: values, and how many of each there are.
+
+    Source: tf_keras 2.21 ``discretization.py``, ``get_bin_boundaries`` and ``_compress_summary_numpy``.
+
+    Raises:
+        ConversionError: the summary is empty, or ``bins`` no number of them.
+    """
+    if summary.ndim != 2 or summary.shape[0] != 2 or not summary.shape[1]:
+        raise ConversionError("Discretization has an empty summary in this file: it was never adapted")
+    if not isinstance(bins, int) or bins < 1:
+        raise ConversionError(f"num_bins of a Discretization is {bins!r}, and has to be a whole number above 0")
+    step = 1.0 / bins
+    if summary.shape[1] * step >= 1:
+        reached = summary[1].cumsum()
+        summary = np.interp(step + np.arange(0.0, 1.0, step), reached / reached[-1], summary[0])[None]
+    return summary[0, :-1].astype(np.float32)
+
+
 def factors_in(paths: Paths) -> dict[str, Tensor]:
     """The factors that layers have among their arguments, by the paths under which ``.keras`` files want them, too."""
     found = {}

@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from modelio.errors import ReadError, WriteError
 from modelio.layers.binding import OWN, bind
-from modelio.layers.catalogue import quantized_to, weights_of
+from modelio.layers.catalogue import LEARNED, quantized_to, weights_of
 from modelio.layers.layouts import Stored, stored_of
+from modelio.layers.lora import merged
 from modelio.layers.network import network_of
 from modelio.layers.normal_form import Layer
 from modelio.layers.order import trained_first
@@ -173,6 +174,7 @@ def spread(paths: Paths, model: LayerModel) -> dict[str, Tensor]:
     Raises:
         WriteError: the weights do not fit the architecture, or nothing says where a weight of an unknown class belongs.
     """
+    model = merged(model, paths.network)
     weights = {name: named for name, named in model.weights.items() if name != OWN}
     found = _by_names(paths, weights)
     known = not any(is_path(name) for named in weights.values() for name in named)
@@ -240,7 +242,8 @@ def _by_roles(paths: Paths, weights: Weights) -> dict[str, Tensor]:
                     where=part.path,
                 )
             for place in places:
-                found[place.path] = place.layer.weights[place.stored.name]
+                if not place.stored.name.startswith(LEARNED):  # it is in the kernel
+                    found[place.path] = place.layer.weights[place.stored.name]
             if stored_of(part) is None:
                 scopes = {names[id(tensor)].rpartition("/")[0] for tensor in part.weights.values()}
                 if len(scopes) > 1:

@@ -39,8 +39,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from modelio.layers.catalogue import LOOSE, weights_of
 from modelio.layers.layouts import Stored, stored_of
@@ -54,8 +53,7 @@ __all__ = ["VOCABULARY", "Paths", "Place", "Spelling", "natural", "snake_case", 
 # -- spellings ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Spelling:
+class Spelling(NamedTuple):
     """How a version names what it walks over.
 
     Args:
@@ -132,8 +130,7 @@ _PARTS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """One variable: its path, and which array of which layer it is; ``copy``: it is stored elsewhere, too.
 
     The table of a preprocessing layer is no variable, but a file among the assets, under the same path.

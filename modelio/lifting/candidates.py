@@ -184,7 +184,7 @@ def _candidate(
     key: str, names: Sequence[str], tensor: Tensor, *, is_variable: bool = True, readers: Sequence[str] = ()
 ) -> Candidate:
     words = tuple(dict.fromkeys(filter(None, map(_words, names)))) or ((key,),)
-    return Candidate(key, words, tensor, is_variable, tuple(map(_words, readers)))
+    return Candidate(key, words, tensor, is_variable, tuple(tuple(filter(None, name.split("/"))) for name in readers))
 
 
 def _words(name: str) -> Words:

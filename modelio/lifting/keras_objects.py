@@ -123,7 +123,12 @@ def _plain(value: Any) -> Any:
         return value
     if value.get("class_name") in ("__tuple__", "TensorShape") and "items" in value:
         return _plain(value["items"])
-    return {key: _plain(item) for key, item in value.items() if key != "shared_object_id"}
+    return {key: _plain(item) for key, item in value.items() if key not in _OF_ONE_FILE}
+
+
+_OF_ONE_FILE = frozenset({"shared_object_id", "has_input_vocabulary"})
+"""Keys that are in the metadata alone: numbers of objects, and whether an IndexLookup has a vocabulary among its
+arguments, which these say themselves (tf_keras 2.21 ``layer_serialization.py``, VocabularySavedModelSaver)."""
 
 
 def _architecture(facts: Mapping[str, Any], identifier: str, count: int) -> dict[str, Any]:

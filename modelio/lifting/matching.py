@@ -261,7 +261,7 @@ class _Match:
         ordered = [
             places[place.layer, place.stored]
             for top in self.network.layers
-            for place in order_of_get_weights(top)(top, lambda layer: stored_of(layer) or ())
+            for place in order_of_get_weights(top, self.network)(top, lambda layer: stored_of(layer) or ())
         ]
         fitting = [
             listed

@@ -81,12 +81,16 @@ def _chains(network: Network, above: tuple[Names, ...]) -> Iterator[tuple[Layer,
     """Each layer with the names of those that it is in, and its own; and how many of the last are one wrapper's."""
     weighty = [layer for layer in network.layers if any(stored_of(part) != () for part in layer.walk())]
     for number, layer in enumerate(network.layers):
-        aliases = {layer.name, f"layer-{number}"}
+        aliases = {layer.name, layer.name.rpartition("/")[2], f"layer-{number}"}
         if layer in weighty:
             aliases.add(f"layer_with_weights-{weighty.index(layer)}")
         chain = (*above, frozenset(aliases))
         yield layer, (chain, 1)
         yield from _inside(layer, chain, 1)
+
+
+_DIRECTIONS = {"layer": "forward", "backward_layer": "backward"}
+"""How Bidirectional renames the layers that it is given, which it notes as they were called before."""
 
 
 def _inside(
@@ -96,8 +100,8 @@ def _inside(
         yield from _chains(layer.network, chain)
     alone = len(layer.inner) == 1
     for attribute, inner in layer.inner.items():
-        forward = {"forward_layer", f"forward_{inner.name}"} if layer.class_name == "Bidirectional" else set()
-        names = frozenset({inner.name, attribute, *(forward if attribute == "layer" else ())})
+        also = _DIRECTIONS.get(attribute, "") if layer.class_name == "Bidirectional" else ""
+        names = frozenset({inner.name, attribute, *([f"{also}_layer", f"{also}_{inner.name}"] if also else ())})
         longer = (*chain, names)
         count = wrapped + 1 if alone else 1
         yield inner, (longer, count)

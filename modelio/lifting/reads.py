@@ -49,6 +49,13 @@ _EINSUM: tuple[Way, ...] = (
     {"(?:.*/)?(?:Einsum|Cast)(?:_\\d+)?": ("kernel",), "(?:add|Add|BiasAdd)(?:_\\d+)?": ("bias",)},
 )
 
+_LOCALLY_CONNECTED: tuple[Way, ...] = (
+    {"ReadVariableOp|(?:MatMul|SparseTensor|mul)(?:_\\d+)?": ("kernel",), "Reshape(?:_\\d+)?": ("bias",)},
+)
+
+_OPS = frozenset({*(f"conv{rank}d_transpose" for rank in (1, 2, 3)), "separable_conv2d", "depthwise_conv2d"})
+"""Functions of TensorFlow that read a weight in a scope of their own, whose names are those of layers, too."""
+
 WAYS: Mapping[str, tuple[Way, ...]] = {  # of each class, the ways that its versions have
     "BatchNormalization": (
         {"ReadVariableOp#": ("gamma", "beta"), "FusedBatchNorm.*/ReadVariableOp#": ("moving_mean", "moving_variance")},
@@ -57,16 +64,20 @@ WAYS: Mapping[str, tuple[Way, ...]] = {  # of each class, the ways that its vers
             "batchnorm(?:_\\d+)?/ReadVariableOp#": ("moving_variance", "moving_mean", "beta"),
         },
         {"Cast#": ("moving_mean", "moving_variance", "gamma", "beta")},
+        {"Reshape#": ("gamma", "beta", "moving_mean", "moving_variance")},  # where the axis is not the last
     ),
     "LayerNormalization": (
         {"mul_3": ("gamma",), "add": ("beta",)},
         {"batchnorm(?:_\\d+)?/mul": ("gamma",), "batchnorm(?:_\\d+)?/ReadVariableOp#": ("beta",)},
         {"Reshape#": ("gamma", "beta")},
+        {"Cast#": ("gamma", "beta")},
     ),
     "GroupNormalization": ({"Reshape(?:_[23])?/ReadVariableOp#": ("gamma", "beta")},),
     "MultiHeadAttention": _ATTENTION,
     "GroupQueryAttention": _ATTENTION,
     "EinsumDense": _EINSUM,
+    **{f"ConvLSTM{rank}D": ({"(?:.*/)?split#": ("kernel", "recurrent_kernel", "bias")},) for rank in (1, 2, 3)},
+    **dict.fromkeys(("LocallyConnected1D", "LocallyConnected2D"), _LOCALLY_CONNECTED),
     **dict.fromkeys(("SimpleRNN", "SimpleRNNCell", "LSTM", "LSTMCell", "GRU", "GRUCell"), _CELL),
 }
 
@@ -101,7 +112,8 @@ def _scopes(wanted: Mapping[Layer, Sequence[Slot]], candidates: Iterable[Candida
     scopes: Scopes = defaultdict(lambda: defaultdict(list))
     for candidate in candidates:
         options = []
-        for words in candidate.readers[:1]:  # one is as good as another: they differ where a layer is called again
+        for reader in candidate.readers[:1]:  # one is as good as another: they differ where a layer is called again
+            words = _outside_of_ops(reader, index)
             for layer in index.layers(words):
                 where = aligned(words, wanted[layer][0].chain, wanted[layer][0].wrapped)
                 if where is not None:
@@ -114,6 +126,17 @@ def _scopes(wanted: Mapping[Layer, Sequence[Slot]], candidates: Iterable[Candida
         whole = {layer: there for layer, there in layers.items() if _is_whole(wanted[layer], there)}
         scopes[scope] = whole or layers
     return scopes
+
+
+def _outside_of_ops(words: Words, index: Index) -> Words:
+    """The words up to the scope of a function of TensorFlow, where a layer is named in front of it.
+
+    ``model/conv2d_transpose_1/conv2d_transpose/ReadVariableOp`` is read in the layer conv2d_transpose_1.
+    """
+    for at in range(len(words) - 1, 0, -1):
+        if words[at] in _OPS:
+            return words[:at] if index.layers(words[at - 1 : at]) else words
+    return words
 
 
 def _is_whole(slots: Sequence[Slot], there: Sequence[Candidate]) -> bool:

@@ -22,6 +22,7 @@ from modelio.errors import ConversionError
 from modelio.graph.builder import Builder, Value
 from modelio.lowering.activation import activate
 from modelio.lowering.arguments import rank_of
+from modelio.lowering.quantized import merged
 from modelio.lowering.rules import Site, rule
 from modelio.lowering.spatial import (
     Size,
@@ -61,11 +62,11 @@ class Window:
 
 @rule("Conv1D", "Conv2D", "Conv3D")
 def conv(g: Builder, layer: Site, x: Value) -> Value:
-    """keras/src/layers/convolutional/base_conv.py and conv1d.py (causal padding).
+    """keras/src/layers/convolutional/base_conv.py (where LoRA learns since Keras 3.3) and conv1d.py (causal padding).
 
     tf_keras/src/layers/convolutional/base_conv.py is the same, and takes several batch axes.
     """
-    kernel, rank = picture_kernel(g, layer.weight("kernel"))
+    kernel, rank = picture_kernel(g, merged(g, layer))
     window = window_of(layer, kernel, rank, "VALID", "SAME", *(["CAUSAL"] if rank == 1 else []))
     convolve, alike = _in_groups(g, layer, kernel, rank)
 

@@ -12,7 +12,7 @@ from modelio.errors import ConversionError
 from modelio.graph.builder import Builder, Value
 from modelio.layers.catalogue import quantized_to
 from modelio.lowering.arguments import number, rank_of
-from modelio.lowering.quantized import embedded, merged
+from modelio.lowering.quantized import embedded, learned_beside, merged
 from modelio.lowering.rules import Mask, Masked, Site, masks, rule
 
 __all__: list[str] = []
@@ -39,12 +39,12 @@ def _rows(g: Builder, layer: Site, x: Value) -> Value:
     if layer.dialect == "keras3":
         index = g.Select(g.Less(index, 0), g.Add(index, (table.shape or (0,))[0] or 0), index)
     if quantized_to(layer.config) == "int4" and layer.layer.class_name == "Embedding":
-        return embedded(g, layer, index)
+        return learned_beside(g, layer, index, embedded(g, layer, index))
     rows = g.cast(g.Gather(table, index), layer.layer.dtype)
     if not _is_quantized(layer):
         return rows
     scale = g.Gather(layer.weight("embeddings_scale"), index)
-    return g.RealDiv(rows, g.ExpandDims(scale, -1))
+    return learned_beside(g, layer, index, g.RealDiv(rows, g.ExpandDims(scale, -1)))
 
 
 def _is_quantized(layer: Site) -> bool:

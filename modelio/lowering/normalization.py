@@ -165,8 +165,12 @@ def unit_length(g: Builder, layer: Site, x: Value, axes: Sequence[int], least: f
 
 @rule("SpectralNormalization")
 def spectral_normalization(g: Builder, layer: Site, x: Value) -> Output:
-    """The wrapped layer: its kernel is normalized in training alone (normalization/spectral_normalization.py)."""
-    return layer.lower(wrapped(layer), x)
+    """The wrapped layer: its kernel is normalized in training alone (normalization/spectral_normalization.py).
+
+    Keras 3 casts what comes out to the dtype of what went in, whole numbers too; tf_keras does not.
+    """
+    y = layer.lower(wrapped(layer), x)
+    return g.cast(y, x.dtype) if layer.dialect == "keras3" and isinstance(y, Value) else y
 
 
 # -- what they share ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from modelio.errors import ConversionError
 from modelio.graph.builder import Builder, Value
+from modelio.layers.vocabularies import boundaries_of
 from modelio.lowering.arguments import axes_of, rank_of, whole
 from modelio.lowering.rules import Site, rule
 from modelio.lowering.spatial import Size, linear
@@ -65,8 +66,8 @@ def encode(
     ``one_hot`` is a vector for each number, in place of a last axis of size 1; ``multi_hot`` and ``count`` are one for
     all numbers of a sample, the last axis. A number from ``depth`` on counts nowhere.
     """
-    if mode == "int":
-        return g.cast(ids, dtype)
+    if mode == "int":  # until TensorFlow 2.6 the dtype that the layer has is another: float32, or that of its words
+        return g.cast(ids, dtype if "int" in dtype else "int64")
     rank = rank_of(layer, ids, least=1)
     assert ids.shape is not None
     modern = layer.dialect == "keras3"
@@ -167,17 +168,23 @@ def discretization(g: Builder, layer: Site, x: Value) -> Value:
     boundaries = _boundaries(layer)
     if x.dtype not in ("int32", "int64", "float32", "float64"):  # what Bucketize takes
         x = g.cast(x, "float32" if x.dtype in ("float16", "bfloat16") else "int64" if x.dtype == "uint32" else "int32")
-    ids = g.Bucketize(x, boundaries=boundaries)
-    dtype = "int32" if layer.dialect == "keras3" and mode == "int" else layer.layer.dtype
+    if layer.config.get("bin_boundaries") is None and "bins" in layer.config:  # each has its upper boundary in it
+        turned = g.Bucketize(g.Neg(x), boundaries=tuple(-bound for bound in reversed(boundaries)))
+        ids = g.Sub(len(boundaries), turned)
+    else:
+        ids = g.Bucketize(x, boundaries=boundaries)
+    plain = mode == "int" and (layer.dialect == "keras3" or "bins" in layer.config)
+    dtype = "int32" if plain else layer.layer.dtype
     return encode(g, layer, ids, mode, len(boundaries) + 1, dtype)
 
 
 def _boundaries(layer: Site) -> tuple[float, ...]:
     given = layer.config.get("bin_boundaries")
     if given is None and isinstance(layer.config.get("bins"), (list, tuple)):
-        given = layer.config["bins"]  # its name until TensorFlow 2.5
+        given = layer.config["bins"]  # its name until TensorFlow 2.5, which added infinity (2.4 discretization.py)
+        given = given[:-1] if given and given[-1] == np.inf else given
     if given is None and layer.has("summary"):
-        given = _quantiles(layer.layer.weights["summary"].numpy(), whole(layer, "num_bins"))
+        given = boundaries_of(layer.layer.weights["summary"].numpy(), whole(layer, "num_bins"))
     if given is None:
         raise ConversionError(
             f"{layer.layer.source_class} has no bin_boundaries in this file: it was never adapted, or the file does "
@@ -190,20 +197,6 @@ def _boundaries(layer: Site) -> tuple[float, ...]:
     if boundaries.ndim != 1 or not np.isfinite(boundaries).all() or (np.diff(boundaries) < 0).any():
         raise ConversionError(f"bin_boundaries is {given!r}, and has to be a list of numbers in rising order")
     return tuple(boundaries.tolist())
-
-
-def _quantiles(summary: npt.NDArray[Any], bins: int) -> npt.NDArray[np.float32]:
-    """The boundaries that tf_keras takes from a summary, values and how many there are of each.
-
-    Source: discretization.py, ``get_bin_boundaries`` and ``_compress_summary_numpy``.
-    """
-    if summary.ndim != 2 or summary.shape[0] != 2 or not summary.shape[1]:
-        raise ConversionError("Discretization has an empty summary in this file: it was never adapted")
-    step = 1.0 / bins
-    if summary.shape[1] * step >= 1:
-        reached = summary[1].cumsum()
-        summary = np.interp(step + np.arange(0.0, 1.0, step), reached / reached[-1], summary[0])[None]
-    return summary[0, :-1].astype(np.float32)
 
 
 @rule("Hashing")

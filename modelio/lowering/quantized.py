@@ -26,7 +26,7 @@ from modelio.lowering.arguments import number, rank_of
 from modelio.lowering.einsum import einsum, parsed
 from modelio.lowering.rules import Site
 
-__all__ = ["added_bias", "embedded", "is_quantized", "merged", "product"]
+__all__ = ["added_bias", "embedded", "is_quantized", "learned_beside", "merged", "product"]
 
 FLOAT8_MOST = 448.0
 """The largest float8_e4m3fn."""
@@ -268,6 +268,15 @@ def _strength(layer: Site) -> float:
     if not rank:
         raise ConversionError("lora_rank is 0")
     return number(layer, "lora_alpha", rank) / rank
+
+
+def learned_beside(g: Builder, layer: Site, index: Value, rows: Value) -> Value:
+    """The rows of a quantized table, with those of what LoRA has learned beside it (``Embedding._int8_call``)."""
+    if not layer.has("lora_embeddings_a"):
+        return rows
+    first = g.Gather(layer.weight("lora_embeddings_a", "float32"), index)
+    learned = einsum(g, "...r,ro->...o", first, layer.weight("lora_embeddings_b", "float32"))
+    return g.cast(g.Add(g.cast(rows, "float32"), g.Mul(learned, _strength(layer))), layer.layer.dtype)
 
 
 def _with_lora(g: Builder, layer: Site, x: Value, y: Value, equation: Any) -> Value:

@@ -136,7 +136,8 @@ def lookup_of(layer: Site) -> Lookup:
     masked = mask is not None and mode == "int"
     first = len(specials)
     size = first + len(words)
-    depth = config.get("max_tokens") if config.get("pad_to_max_tokens") else size
+    limit = config.get("max_tokens")
+    depth = limit if config.get("pad_to_max_tokens") and limit is not None else size  # padded to none: TensorFlow 2.4
     if not isinstance(depth, int) or not size <= depth < LARGEST:
         raise ConversionError(f"max_tokens is {depth!r}, and the vocabulary has {size} words")
     invert = bool(config.get("invert"))

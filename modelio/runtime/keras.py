@@ -7,6 +7,7 @@ built by Keras 3, ``keras2`` by tf_keras.
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,10 @@ from typing import Any
 import numpy as np
 
 from modelio.errors import ConversionError, MissingDependency
+from modelio.layers.binding import bind
 from modelio.layers.document import from_json
+from modelio.layers.network import network_of
+from modelio.layers.vocabularies import LAYERS, arguments_of
 from modelio.model import Dialect, LayerModel, Tensor
 from modelio.source import Source
 
@@ -86,6 +90,8 @@ def to_live(model: LayerModel, custom_objects: Mapping[str, Any] | None = None) 
     keras = _import(package)
     try:
         live = _built(keras, package, model.architecture, dict(custom_objects or {}))
+        if package == "keras" and model.assets:
+            _give_words(live, model)
         if any(model.weights.values()):
             live.set_weights(_arrays_for(model, keras))
             _settle(live)
@@ -97,6 +103,18 @@ def to_live(model: LayerModel, custom_objects: Mapping[str, Any] | None = None) 
         except UNBUILT as error:  # Keras 3.15 cannot read "mse" as a metric from its own files, for one
             warnings.warn(f"the model is built but not compiled: {_said(error)}", stacklevel=4)
     return live
+
+
+def _give_words(live: Any, model: LayerModel) -> None:
+    """The vocabularies that layers of Keras 3 have adapted, which are no weights and no arguments to it."""
+    assert model.architecture is not None  # the caller looked
+    network = bind(network_of(model.architecture, model.dialect, model.meta), model)
+    learned = {layer.path: layer for layer in network.walk() if layer.class_name in LAYERS}
+    for path, lookup in _lookups(live):
+        layer = learned.get(path)
+        if layer is not None and "vocabulary" in layer.weights and lookup.input_vocabulary is None:
+            told = arguments_of(layer)
+            lookup.set_vocabulary(told["vocabulary"], idf_weights=told.get("idf_weights"))
 
 
 def _settle(live: Any) -> None:
@@ -143,13 +161,20 @@ def _listed(model: Any) -> list[Any]:
 
 def _named(package: str, variables: list[Any], own: Mapping[int, str] | None = None) -> dict[str, Tensor]:
     """Variables under the names that an HDF5 file would have."""
-    name = "path" if package == "keras" else "name"
-    return {
-        (own or {}).get(id(variable)) or str(getattr(variable, name)): Tensor.of(
-            variable.get_tensors()[0].numpy() if hasattr(variable, "get_tensors") else np.array(variable)
-        )
-        for variable in variables
-    }
+    attribute = "path" if package == "keras" else "name"
+    named: dict[str, Tensor] = {}
+    for variable in variables:
+        name = (own or {}).get(id(variable)) or str(getattr(variable, attribute))
+        values = variable.get_tensors()[0].numpy() if hasattr(variable, "get_tensors") else np.array(variable)
+        named[_free(name, named)] = Tensor.of(values)
+    return named
+
+
+def _free(name: str, taken: Mapping[str, Tensor]) -> str:
+    """A name that no other has: the cells of both directions have one name, and so has the state of some optimizers."""
+    stem, colon, output = name.partition(":")
+    numbered = (f"{stem}_{number}{colon}{output}" for number in itertools.count(1))
+    return next(candidate for candidate in itertools.chain([name], numbered) if candidate not in taken)
 
 
 def _lookups(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -188,6 +213,8 @@ def _vocabularies(lookups: Mapping[str, Any]) -> dict[str, Source]:
         if layer.input_vocabulary is None and int(layer.lookup_table.size()):
             words = "\n".join(str(word) for word in layer.get_vocabulary())
             files[f"{path}/vocabulary.txt"] = Source.of(words.encode())
+            if layer.name != path.rpartition("/")[2]:  # the one inside a TextVectorization is an object of its own
+                files[f"{path}/_lookup_layer/vocabulary.txt"] = Source.of(words.encode())
     return files
 
 

@@ -15,6 +15,8 @@ import pytest
 
 from modelio.errors import ReadError, UnsafeInput, WriteError
 from modelio.formats import keras_h5
+from modelio.layers.binding import bind
+from modelio.layers.network import network_of
 from modelio.model import LayerModel, Tensor
 from modelio.sink import Sink
 from modelio.source import Source
@@ -561,3 +563,34 @@ def test_keras_2_loads_weights_alone(tf_keras, tmp_path):
     (tmp_path / "weights.h5").write_bytes(written(alone))
     model.load_weights(tmp_path / "weights.h5")
     assert all(np.array_equal(got, want) for got, want in zip(model.get_weights(), wanted, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "version", "backend"),
+    [
+        (("conv_W", "conv_b"), "1.2.2", "theano"),
+        (("conv_W:0", "conv_b:0"), "1.2.2", None),
+        (("param_0", "param_1"), "1.2.2", None),
+        (("conv/kernel", "conv/bias"), "2.0.5", None),
+    ],
+)
+def test_the_names_of_variables_tell_theano_from_tensorflow(names, version, backend, tmp_path):
+    """Keras 1.2.2 notes no backend; its ``engine/topology.py`` writes ``w.name``, which Theano leaves as it was given."""
+    path = tmp_path / "model.h5"
+    config = {"name": "conv", "nb_filter": 2, "nb_row": 2, "nb_col": 2, "batch_input_shape": [None, 4, 4, 1]}
+    architecture = {"class_name": "Sequential", "config": [{"class_name": "Convolution2D", "config": config}]}
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = version.encode()
+        file.attrs["model_config"] = json.dumps(architecture).encode()
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [b"conv"]
+        layer = group.create_group("conv")
+        layer.attrs["weight_names"] = [name.encode() for name in names]
+        for name, array in zip(names, (np.arange(8.0).reshape(2, 2, 1, 2), np.ones(2)), strict=True):
+            layer[name] = array.astype("float32")
+    model = keras_h5.read(Source.of(path))
+    assert model.meta.get("backend") == backend
+    if version[0] == "1":
+        (bound,) = (one for one in bind(network_of(model.architecture, "keras1"), model).layers if one.weights)
+        turned = bound.weights["kernel"].numpy()[0, 0, 0, 0] == 6
+        assert turned == (backend == "theano")  # Theano convolves, TensorFlow correlates

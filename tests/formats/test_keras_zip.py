@@ -392,6 +392,17 @@ def test_shards_are_one_model(keras, tmp_path):
         write(sharded, {}, shape="tree", shard_size=100)
 
 
+def test_a_map_without_shards(keras, tmp_path):
+    """Keras 3.15 writes one of a model whose layers have no weights."""
+    model = keras.Sequential([keras.Input((4, 3)), keras.layers.Flatten()])
+    model.save_weights(tmp_path / "none.weights.json", max_shard_size=1)
+    assert modelio.identify(tmp_path / "none.weights.json") == "keras-zip"
+    assert not any(modelio.read(tmp_path / "none.weights.json").weights.values())
+    index = b'{"metadata": {"total_size": 4}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+    with pytest.raises(modelio.UnknownFormat):
+        modelio.identify(index)
+
+
 def test_shards_are_a_target_of_convert(keras, tmp_path):
     """They are several files, so they get a folder: a new one, an empty one, and no other."""
     model = keras.models.load_model(ANY)

@@ -163,7 +163,9 @@ def test_a_frozen_layer_inside_comes_last() -> None:
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        ("1.2.2", ["gamma", "beta", "kernel", "bias", "moving_mean", "moving_variance"]),
+        ("1.2.2", ["gamma", "beta", "moving_mean", "moving_variance", "kernel", "bias"]),  # models.py flattened_layers
+        ("2.0.5", ["gamma", "beta", "moving_mean", "moving_variance", "kernel", "bias"]),  # models.py Sequential.add
+        ("2.2.4", ["gamma", "beta", "kernel", "bias", "moving_mean", "moving_variance"]),
         ("2.3.1", ["gamma", "beta", "kernel", "bias", "moving_mean", "moving_variance"]),
         ("2.2.4-tf", ["gamma", "beta", "moving_mean", "moving_variance", "kernel", "bias"]),
         ("2.15.0", ["gamma", "beta", "moving_mean", "moving_variance", "kernel", "bias"]),
@@ -326,6 +328,18 @@ def test_keras_0_keeps_deviations() -> None:
     layer = _bound(model)["batchnormalization_1"]
     variance, epsilon = layer.weights["moving_variance"].numpy(), layer.config["epsilon"]
     np.testing.assert_allclose(np.sqrt(variance + epsilon), deviation + 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("sizes", "axes"), [((1, 1, 3), (1, 2)), ((1, 5, 3), (1,)), ((4, 5, 3), None)])
+@pytest.mark.parametrize("class_name", ["PReLU", "SReLU", "ParametricSoftplus"])
+def test_keras_1_does_not_note_which_axes_share(class_name: str, sizes: Any, axes: Any) -> None:
+    """Keras 1.2.2 ``layers/advanced_activations.py``: no get_config there has ``shared_axes``."""
+    config = {"name": "act", "batch_input_shape": [None, 4, 5, 3]}
+    layer = {"class_name": class_name, "config": config}
+    architecture = {"class_name": "Sequential", "config": [layer], "keras_version": "1.2.2"}
+    count = {"PReLU": 1, "SReLU": 4, "ParametricSoftplus": 2}[class_name]
+    arrays = {f"param_{number}": np.ones(sizes, np.float32) for number in range(count)}
+    assert _bound(_model(architecture, {"act": arrays}))["act"].config["shared_axes"] == axes
 
 
 def test_theano_convolves() -> None:

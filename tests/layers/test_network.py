@@ -294,6 +294,20 @@ def test_a_sequential_gets_the_input_that_keras_gives_it() -> None:
     assert network_of(nested).input_specs[0].shape == (None, 3)
 
 
+@pytest.mark.parametrize(
+    ("version", "dilation"),
+    [("2.0.5", (1, 1)), ("2.0.8", (1, 1)), ("2.0.9", (2, 2)), ("2.0.8-tf", (2, 2)), (None, (2, 2))],
+)
+def test_dilation_that_keras_ignored(version: str | None, dilation: tuple[int, int]) -> None:
+    """Keras 2.0.8 ``layers/convolutional.py``, SeparableConv2D.call: it has the argument and does not pass it on."""
+    config = {"name": "sep", "filters": 2, "kernel_size": [3, 3], "dilation_rate": [2, 2]}
+    config["batch_input_shape"] = [None, 9, 9, 3]
+    node = {"class_name": "SeparableConv2D", "config": config}
+    architecture = {"class_name": "Sequential", "config": [node], "keras_version": version}
+    (layer,) = (layer for layer in network_of(architecture).layers if layer.name == "sep")
+    assert layer.config["dilation_rate"] == dilation
+
+
 def test_wrapped_layers() -> None:
     lstm = {"class_name": "LSTM", "config": {"name": "lstm", "units": 3, "go_backwards": False}}
     both = {"class_name": "Bidirectional", "config": {"name": "both", "layer": lstm, "batch_input_shape": [None, 5, 2]}}

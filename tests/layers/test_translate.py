@@ -13,6 +13,8 @@ import pytest
 import modelio
 from modelio.errors import ConversionError
 from modelio.layers.dialects import translate
+from modelio.layers.network import network_of
+from modelio.lowering import lower
 from modelio.model import LayerModel, Tensor
 from tests.corpus import Case, case, cases, golden
 
@@ -531,6 +533,72 @@ def test_theano_pads_otherwise() -> None:
     source = sequential("2.0.5", ("Conv2D", config))
     source.meta = {"keras_version": "2.0.5", "backend": "theano"}
     assert any("Theano pads" in line for line in translate(source, "keras3")[2])
+    whole = LayerModel.from_json(source.architecture, [numbers(2, 2, 2, 4), numbers(4)])
+    whole.meta = source.meta
+    assert any(line.startswith("Theano pads") and line.endswith(": l0") for line in lower(whole)[1])
+
+
+@pytest.mark.parametrize(
+    ("mask_zero", "joined", "said"),
+    [
+        (True, ["left", "right"], ["join: of inputs whose masks differ", "both: the outputs of masked steps"]),
+        (True, ["left", "thin"], ["both: the outputs of masked steps"]),  # of one mask
+        (False, ["left", "right"], []),
+    ],
+)
+def test_masks_mean_something_else_in_keras_3(mask_zero: bool, joined: list[str], said: list[str]) -> None:
+    """Merged masks: Keras 3.15 ``base_merge.py`` and ``concatenate.py`` say or, Keras 2.3.1 ``merge.py`` says and."""
+
+    def node(class_name: str, name: str, inbound: list[str], **config: Any) -> dict[str, Any]:
+        inbound_nodes = [[[source, 0, 0, {}] for source in inbound]] if inbound else []
+        return {
+            "class_name": class_name,
+            "name": name,
+            "config": {"name": name, "trainable": True, **config},
+            "inbound_nodes": inbound_nodes,
+        }
+
+    table = {"input_dim": 7, "output_dim": 4, "mask_zero": mask_zero}
+    inner = {
+        "name": "gru",
+        "units": 2,
+        "return_sequences": True,
+        "activation": "tanh",
+        "recurrent_activation": "sigmoid",
+    }
+    layers = [
+        node("InputLayer", "a", [], batch_input_shape=[None, 6], dtype="float32"),
+        node("InputLayer", "b", [], batch_input_shape=[None, 6], dtype="float32"),
+        node("Embedding", "left", ["a"], **table),
+        node("Embedding", "right", ["b"], **table),
+        node("Dropout", "thin", ["left"], rate=0.5),
+        node("Concatenate", "join", joined, axis=-1),
+        node("Bidirectional", "both", ["join"], layer={"class_name": "GRU", "config": inner}, merge_mode="concat"),
+    ]
+    ends = {"input_layers": [["a", 0, 0], ["b", 0, 0]], "output_layers": [["both", 0, 0]]}
+    architecture = {"class_name": "Model", "keras_version": "2.3.1", "config": {"name": "m", "layers": layers, **ends}}
+    losses = translate(LayerModel(architecture, {}, "keras2", meta={"keras_version": "2.3.1"}), "keras3")[2]
+    masked = [line for line in losses if "mask" in line]
+    assert len(masked) == len(said)
+    assert all(line.startswith(start) for line, start in zip(masked, said, strict=True))
+
+
+def test_a_class_that_keras_3_does_not_have_speaks_no_keras_1() -> None:
+    """What reads the target, modelio too, knows ``use_bias`` and ``shared_axes``, and takes "bias" for nothing."""
+    local = {"name": "local", "nb_filter": 2, "filter_length": 2, "bias": False, "subsample_length": 1}
+    nodes = [
+        {"class_name": "LocallyConnected1D", "config": {**local, "batch_input_shape": [None, 5, 3]}},
+        {"class_name": "SReLU", "config": {"name": "act", "t_left_init": "zero"}},
+    ]
+    architecture = {"class_name": "Sequential", "config": nodes, "keras_version": "1.2.2"}
+    arrays = [np.ones((4, 6, 2), "float32"), *(np.ones((1, 2), "float32") for _ in range(4))]
+    model, _, losses = translate(LayerModel.from_json(architecture, arrays), "keras3")
+    assert len(losses) == 2  # the classes
+    made = {layer.name: layer for layer in network_of(model.architecture, "keras3").layers}
+    assert made["local"].config["use_bias"] is False
+    assert "groups" not in model.architecture["config"]["layers"][1]["config"]
+    assert list(made["act"].config["shared_axes"]) == [1]
+    assert [array.shape for array in model.get_weights()] == [array.shape for array in arrays]
 
 
 def test_vocabularies_of_tf_keras_are_arguments(tf_keras, keras) -> None:

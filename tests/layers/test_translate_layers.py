@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
+import modelio
+from modelio.layers.dialects import translate
+from modelio.layers.network import network_of
 from tests.layers.test_translate import agree
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -337,6 +341,8 @@ OPERATIONS: list[Callable[[Any, Any, Any], Any]] = [
     lambda ops, x, y: x[:, 1:3, ::2],
     lambda ops, x, y: x[..., None] * y[:, :, :, None],
     lambda ops, x, y: x[:, -1],
+    lambda ops, x, y: (1 - x) * 2 ** ops.abs(y),
+    lambda ops, x, y: 3 - ops.cast(x, "int32"),
 ]
 
 
@@ -388,3 +394,120 @@ def test_a_function_that_keras_3_lacks_is_lost(tensorflow, tf_keras) -> None:
     model = tf_keras.Model(x, tensorflow.nn.bias_add(x, [1.0] * 6))
     _, _, losses = translate(LayerModel.from_json(model.to_json()), "keras3")
     assert losses == ["tf.nn.bias_add: the operation nn.bias_add has no counterpart in Keras 3"]
+
+
+def test_what_keras_3_has_adapted_keeps_no_number_of_bins(keras, tf_keras) -> None:
+    """Keras 3 writes ``num_bins`` beside the boundaries, which Keras 2 refuses (``discretization.py``)."""
+    layer = keras.layers.Discretization(num_bins=4)
+    layer.adapt(np.random.default_rng(0).normal(size=(50, 3)))
+    x = keras.Input((3,))
+    agree(keras.Model(x, layer(x)), tf_keras)
+
+
+def test_what_tf_keras_has_adapted_becomes_boundaries(keras, tf_keras) -> None:
+    """It keeps a summary of the data as a weight, which Keras 3 has no place for (``discretization.py``)."""
+    layer = tf_keras.layers.Discretization(num_bins=4, epsilon=0.01, name="discretization")
+    layer.adapt(np.random.default_rng(0).normal(size=(50, 3)))
+    x, data = tf_keras.Input((3,)), np.random.default_rng(1).normal(size=(20, 3)).astype("float32")
+    model = tf_keras.Model(x, layer(x))
+    made, changes, losses = translate(modelio.from_keras(model), "keras3")
+    assert "bin_boundaries: from the summary among the weights to the arguments: discretization" in changes
+    assert losses == []
+    np.testing.assert_array_equal(np.asarray(modelio.to_keras(made)(data)), np.asarray(model(data)))
+
+
+@pytest.mark.parametrize("output_mode", ["int", "multi_hot"])
+def test_layers_that_count_choose_their_dtype(keras, tf_keras, output_mode: str) -> None:
+    """The dtype is left out; what it is then is the same to tf_keras and to modelio."""
+    x = keras.Input((3,), dtype="int64")
+    model = keras.Model(x, keras.layers.Hashing(5, output_mode=output_mode)(x))
+    made, _, _ = translate(modelio.from_keras(model), "keras2")
+    live = tf_keras.models.model_from_json(made.to_json())
+    assert network_of(made.architecture).layers[1].dtype == live.outputs[0].dtype.name
+
+
+def test_the_first_argument_by_name(keras, tf_keras) -> None:
+    """Keras 2 writes it by its place, always."""
+    query, value = keras.Input((5, 8)), keras.Input((6, 8))
+    attended = keras.layers.MultiHeadAttention(2, 4)(value=value, query=query)
+    agree(keras.Model([query, value], keras.layers.Dense(3)(inputs=attended)), tf_keras)
+
+
+@pytest.mark.parametrize("old", ["OrthogonalInitializer", "Orthogonal"])
+def test_early_keras_3_calls_it_orthogonal_initializer(keras, tf_keras, old: str) -> None:
+    """Keras 3.0 to 3.6 ``src/initializers/random_initializers.py``."""
+    model = keras.Sequential([keras.Input((4, 3)), keras.layers.LSTM(2)])
+    text = model.to_json().replace('"Orthogonal"', f'"{old}"')
+    made, _, _ = translate(modelio.LayerModel.from_json(text), "keras2")
+    assert tf_keras.models.model_from_json(made.to_json()).layers[0].recurrent_initializer.gain == 1.0
+
+
+def test_quantized_layers_are_plain_ones(keras, tf_keras) -> None:
+    """The kernel's whole numbers over their scale; the input is not rounded any more, which is a loss."""
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), layers.Embedding(9, 6), layers.Dense(5)])
+    model.quantize("int8")
+    read = modelio.from_keras(model)
+    translated, _, losses = translate(read, "keras2")
+    assert any("no quantized layers" in line for line in losses)
+    made = modelio.to_keras(translated)
+    assert type(made).__module__.startswith("tf_keras")
+    feed = np.array([[0, 3, 8, 1]], np.int32)
+    np.testing.assert_allclose(np.asarray(made(feed)), np.asarray(model(feed)), atol=0.02)
+    model = keras.Sequential([keras.Input((4,)), layers.EinsumDense("ab,bc->ac", 3)])
+    model.quantize("int8")
+    with pytest.raises(modelio.ConversionError, match="quantized to int8"):
+        translate(modelio.from_keras(model), "keras2")
+
+
+UNLIKE: list[Callable[[Any, Any], Any]] = [
+    lambda ops, x: ops.flip(x),
+    lambda ops, x: ops.cumsum(x),
+    lambda ops, x: ops.take(x, [1, 2]),
+    lambda ops, x: ops.take(x, -1, axis=1),
+    lambda ops, x: ops.tile(x, 2),
+    lambda ops, x: ops.tile(x, (1, 2)),
+    lambda ops, x: ops.expand_dims(x, (1, -1)),
+    lambda ops, x: ops.normalize(x, axis=1, order=1),
+    lambda ops, x: ops.normalize(x, axis=-1, epsilon=2.0),
+    lambda ops, x: ops.sum(x > 0, axis=1),
+    lambda ops, x: ops.sum(ops.cast(x, "uint8"), axis=1),
+    lambda ops, x: ops.mean(ops.cast(x, "int32"), axis=1),
+    lambda ops, x: ops.exp(ops.cast(x, "int32")),
+    lambda ops, x: ops.cast(x, "int32") / 2,
+    lambda ops, x: ops.cast(x, "int32") + 1.5,
+    lambda ops, x: ops.cast(x, "int32") * x,
+    lambda ops, x: ops.any(x, axis=1),
+    lambda ops, x: ops.where(x, x, 1.0),
+    lambda ops, x: ops.logical_not(x),
+    lambda ops, x: ops.elu(x, alpha=0.3),
+]
+ALIKE: list[Callable[[Any, Any], Any]] = [
+    lambda ops, x: ops.flip(x, axis=(1, 2)),
+    lambda ops, x: ops.cumsum(x, axis=1),
+    lambda ops, x: ops.take(x, [1, 2], axis=1),
+    lambda ops, x: ops.tile(x, (1, 2, 1)),
+    lambda ops, x: ops.normalize(x, axis=-1),
+    lambda ops, x: ops.sum(ops.cast(x, "int32"), axis=1),
+    lambda ops, x: ops.cast(x, "int32") + 1,
+    lambda ops, x: ops.any(x > 0, axis=1),
+    lambda ops, x: ops.where(x > 0, 2, x),
+    lambda ops, x: ops.elu(x),
+    lambda ops, x: ops.one_hot(ops.cast(ops.abs(x), "int32"), 4),
+    lambda ops, x: ops.power(2, x) + ops.maximum(1, x),
+]
+
+
+def test_operations_that_tensorflow_computes_otherwise_are_lost(keras) -> None:
+    """Keras promotes, and takes axes as NumPy does; a function that gives other numbers is no counterpart."""
+    for index, operation in enumerate(UNLIKE):
+        x = keras.Input((4, 6))
+        _, _, losses = translate(modelio.from_keras(keras.Model(x, operation(keras.ops, x))), "keras2")
+        assert any("no counterpart" in line for line in losses), index
+
+
+def test_operations_that_it_computes_alike(keras, tf_keras) -> None:
+    for operation in ALIKE:
+        x = keras.Input((4, 6))
+        _, losses = agree(keras.Model(x, operation(keras.ops, x)), tf_keras)
+        assert losses == []

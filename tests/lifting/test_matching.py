@@ -372,7 +372,7 @@ GAMMA, BETA, MEAN, VARIANCE = numbered((3,), (3,), (3,), (3,))
 
 
 @pytest.mark.parametrize("kept", [("scale", "center"), ("scale",), ("center",), ()])
-@pytest.mark.parametrize("form", ["fused", "plain", "keras3"])
+@pytest.mark.parametrize("form", ["fused", "plain", "keras3", "other axis"])
 def test_batch_normalization_reads_its_four_vectors_in_an_order(form: str, kept: tuple[str, ...]) -> None:
     there = {"scale": ("gamma", GAMMA), "center": ("beta", BETA)}
     own = dict(there[key] for key in ("scale", "center") if key in kept)
@@ -383,6 +383,9 @@ def test_batch_normalization_reads_its_four_vectors_in_an_order(form: str, kept:
         arrays = {"batchnorm/ReadVariableOp": VARIANCE, "batchnorm/ReadVariableOp_1": MEAN}
         arrays |= {"batchnorm/mul/ReadVariableOp": GAMMA} if "gamma" in own else {}
         arrays |= {"batchnorm/ReadVariableOp_2": BETA} if "beta" in own else {}
+    elif form == "other axis":
+        values = [*own.values(), MEAN, VARIANCE]
+        arrays = {f"Reshape{f'_{n}' if n else ''}/ReadVariableOp": value for n, value in enumerate(values)}
     else:
         values = [MEAN, VARIANCE, *own.values()]
         arrays = {f"Cast{f'_{n}' if n else ''}/ReadVariableOp": value for n, value in enumerate(values)}
@@ -392,6 +395,74 @@ def test_batch_normalization_reads_its_four_vectors_in_an_order(form: str, kept:
         sequential({"class_name": "BatchNormalization", "config": config}, version="2.8.0"),
     )
     for mine, theirs in zip(found.get_weights(), [*own.values(), MEAN, VARIANCE], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def layer(class_name: str, name: str, shape: tuple[int, ...] | None = None, **config: Any) -> dict[str, Any]:
+    started = {} if shape is None else {"batch_input_shape": [None, *shape]}
+    return {"class_name": class_name, "config": {"name": name, **started, **config}}
+
+
+FILTERS = {"filters": 2, "kernel_size": 2}
+READ_WITHIN = {  # what tf_keras 2.21 freezes: readers by the roles of the weights that they read
+    "a transposed convolution, in the scope of its function": (
+        layer("Conv2DTranspose", "conv2d_transpose", (5, 5, 2), **FILTERS),
+        {"conv2d_transpose/ReadVariableOp": (2, 2, 2, 2), "BiasAdd/ReadVariableOp": (2,)},
+    ),
+    "a separable one": (
+        layer("SeparableConv2D", "separable_conv2d", (5, 5, 2), filters=2, kernel_size=1),
+        {
+            "separable_conv2d/ReadVariableOp": (1, 1, 2, 1),
+            "separable_conv2d/ReadVariableOp_1": (1, 1, 2, 2),
+            "BiasAdd/ReadVariableOp": (2,),
+        },
+    ),
+    "a recurrent layer whose bias has the shape of a kernel": (
+        layer("GRU", "gru", (4, 2), units=2, reset_after=True),
+        {"Read/ReadVariableOp": (2, 6), "Read_1/ReadVariableOp": (2, 6), "Read_2/ReadVariableOp": (2, 6)},
+    ),
+    "a convolutional one": (
+        layer("ConvLSTM2D", "conv_lstm2d", (3, 5, 5, 2), **FILTERS),
+        {"split/ReadVariableOp": (2, 2, 2, 8), "split_1/ReadVariableOp": (2, 2, 2, 8), "split_2/ReadVariableOp": (8,)},
+    ),
+    "a locally connected one": (
+        layer("LocallyConnected1D", "local", (4, 2), **FILTERS),
+        {"MatMul/ReadVariableOp": (3, 4, 2), "Reshape_8/ReadVariableOp": (3, 2)},
+    ),
+    "and one that is written otherwise": (
+        layer("LocallyConnected1D", "local", (4, 2), implementation=2, **FILTERS),
+        {"ReadVariableOp": (4, 2, 3, 2), "Reshape_3/ReadVariableOp": (3, 2)},
+    ),
+    "a layer whose name has a slash": (
+        layer("Dense", "block1/dense", (2,), units=3),
+        {"MatMul/ReadVariableOp": (2, 3), "BiasAdd/ReadVariableOp": (3,)},
+    ),
+}
+
+
+@pytest.mark.parametrize(("described", "readers"), READ_WITHIN.values(), ids=READ_WITHIN)
+def test_layers_whose_weights_are_told_by_who_reads_them(
+    described: dict[str, Any], readers: Mapping[str, tuple[int, ...]]
+) -> None:
+    values = numbered(*readers.values())
+    scope = f"net/{described['config']['name']}"
+    arrays = {f"{scope}/{reader}/resource": value for reader, value in zip(readers, values, strict=True)}
+    found, _ = lift(frozen(dict(reversed(arrays.items()))), sequential(described, version="2.8.0"))
+    for mine, theirs in zip(found.get_weights(), values, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_function_of_a_layer_is_not_the_layer_of_its_name() -> None:
+    """``conv2d_transpose_1/conv2d_transpose`` is read in the second of two."""
+    values = numbered(*[(2, 2, 2, 2), (2,)] * 2)
+    names = ["conv2d_transpose", "conv2d_transpose_1"]
+    ends = [
+        f"net/{name}/{end}" for name in names for end in ("conv2d_transpose/ReadVariableOp", "BiasAdd/ReadVariableOp")
+    ]
+    arrays = {f"{end}/resource": value for end, value in zip(ends, values, strict=True)}
+    layers = [layer("Conv2DTranspose", name, (5, 5, 2), **FILTERS) for name in names]
+    found, _ = lift(frozen(arrays), sequential(*layers, version="2.8.0"))
+    for mine, theirs in zip(found.get_weights(), values, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 

@@ -14,7 +14,7 @@ import modelio
 from modelio.errors import ConversionError, ReadError
 from modelio.layers.values import version_of
 from modelio.lifting import lift
-from modelio.lifting.keras_objects import METADATA
+from modelio.lifting.keras_objects import METADATA, _plain
 from modelio.model import GraphModel, LayerModel, Tensor
 from modelio.source import Source
 from modelio.wire import messages
@@ -246,3 +246,9 @@ def test_an_asset_that_is_no_architecture_is_refused() -> None:
     model = GraphModel(messages.GraphDef(), assets={"saved_model.json": Source.of(b"[]")})
     with pytest.raises(ReadError, match="no architecture"):
         lift(model)
+
+
+def test_what_the_metadata_alone_says_is_left_out() -> None:
+    """tf_keras 2.21 ``layer_serialization.py``, VocabularySavedModelSaver: the argument itself says as much."""
+    noted = {"class_name": "StringLookup", "config": {"vocabulary": ["a"], "has_input_vocabulary": True}}
+    assert _plain({**noted, "shared_object_id": 3}) == {"class_name": "StringLookup", "config": {"vocabulary": ["a"]}}

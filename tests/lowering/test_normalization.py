@@ -112,11 +112,14 @@ def test_small_epsilon_of_a_fused_image(version):
 
 
 def test_virtual_batches():
-    """tf_keras 2.21 batch_normalization.py, build: the weights have two axes more than one would think, all of size 1."""
+    """tf_keras 2.21 batch_normalization.py, build: the weights have two axes more than one would think, all of size 1.
+
+    The axis that is noted counts that of the virtual batches, too.
+    """
     x, shape = noise(4, 3, 5), (1, 1, 1, 5)
     gamma, beta, mean = (noise(*shape, seed=seed) for seed in (1, 2, 3))
     variance = np.abs(noise(*shape, seed=4))
-    config = {"axis": [2], "epsilon": 1e-3, "virtual_batch_size": 2}
+    config = {"axis": [3], "epsilon": 1e-3, "virtual_batch_size": 2}
     got = answer("2.15.0", "BatchNormalization", config, x, arrays=[gamma, beta, mean, variance])
     expected = (x - mean[0]) / np.sqrt(variance[0] + 1e-3) * gamma[0] + beta[0]
     np.testing.assert_allclose(got, expected, atol=1e-5)
@@ -267,3 +270,10 @@ def test_arguments_that_mean_nothing(class_name, config, message):
     arrays = [np.ones(6, np.float32)] * (2 + 2 * ("scale" not in config)) if class_name.startswith("Batch") else []
     with pytest.raises(ConversionError, match=message):
         graph_of("2.15.0", class_name, config, [(4, 6)], arrays)
+
+
+@frameworks(only=["keras3"])
+def test_spectral_normalization_gives_the_dtype_that_it_is_given(keras):
+    """``ops.cast(output, inputs.dtype)``: in Keras 3 a table of floats gives whole numbers (spectral_normalization.py)."""
+    layer = keras.layers.SpectralNormalization(keras.layers.Embedding(7, 5))
+    assert_same(layer, np.array([[0, 3], [6, 2]], np.int32))

@@ -216,6 +216,9 @@ def _particular():
     yield "Cast", lambda ops, x: ops.cast(x, "int32"), X
     yield "Cast", lambda ops, x: ops.cast(x, "float16"), WHOLE
     yield "SaturateCast", lambda ops, x: ops.saturate_cast(x, "float16"), X
+    yield "SaturateCast", lambda ops, x: ops.saturate_cast(1e5 * x, "float16"), X
+    yield "SaturateCast", lambda ops, x: ops.saturate_cast(300 * x, "uint8"), X
+    yield "SaturateCast", lambda ops, x: ops.saturate_cast(1e12 * x, "int32"), X
     yield "Clip", lambda ops, x: ops.clip(x, -1, 1.5), X
     yield "Clip", lambda ops, x: ops.clip(x, -2, 3), WHOLE
     yield "Concatenate", lambda ops, x, y: ops.concatenate([x, y], axis=-1), X, Y

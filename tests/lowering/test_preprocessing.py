@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelio.errors import ConversionError
+from modelio.layers.keras2 import normal
 from modelio.lowering import lower
 from modelio.model import LayerModel
 from tests.lowering.harness import assert_same, frameworks, keras2, keras3, model_of, run
@@ -117,9 +118,20 @@ def test_discretization_adapted(keras, samples, epsilon):
 
 def test_discretization_of_tensorflow_2_4():
     """There bin_boundaries was called bins (TensorFlow 2.4 layers/preprocessing/discretization.py)."""
-    np.testing.assert_array_equal(
-        answer("2.4.0", "Discretization", {"bins": [0.0, 1.0]}, noise(2, 3)), noise(2, 3) >= 0
-    )
+    x = np.array([[-1.0, 0.0, 0.5, 1.0, 1.5]], "float32")  # each bin has its upper boundary in it
+    given = {"bins": [0.0, 1.0, np.inf]}
+    np.testing.assert_array_equal(answer("2.4.0", "Discretization", given, x), [[0, 0, 1, 1, 2]])
+
+
+def test_words_of_tensorflow_2_4():
+    """``layers/preprocessing/category_encoding.py``, ``hashing.py``: num_tokens, and the salt of a layer without one."""
+    numbers = np.array([[1, 1, 3]], "int64")
+    for mode, wanted in (("binary", [[0, 1, 0, 1]]), ("count", [[0, 2, 0, 1]])):
+        config = {"max_tokens": 4, "output_mode": mode}
+        np.testing.assert_array_equal(answer("2.4.0", "CategoryEncoding", config, numbers), wanted)
+    assert normal("Hashing", {"num_bins": 7, "salt": [0xDECAFCAFFE] * 2}) == ("Hashing", {"num_bins": 7, "salt": None})
+    hashed = answer("2.4.0", "Hashing", {"num_bins": 7, "dtype": "float32", "salt": [0xDECAFCAFFE] * 2}, numbers)
+    assert hashed.dtype == np.int64
 
 
 def test_discretization_without_boundaries():

@@ -26,6 +26,7 @@ from modelio.layers.dialects.rewriting import rewritten
 from modelio.layers.dialects.site import Site
 from modelio.layers.dialects.slots import state_of
 from modelio.layers.dialects.training import training_of
+from modelio.layers.lora import merge
 from modelio.layers.network import network_of
 from modelio.layers.normal_form import Network
 from modelio.layers.shapes import shapes_of
@@ -70,6 +71,7 @@ def translate(
     network = network_of(model.architecture, model.dialect, model.meta)
     if any(model.weights.values()) or model.assets:
         bind(network, model)
+        merge(network)
     moved = {f"{layer.path}/" for layer in network.walk() if "vocabulary" in layer.weights}  # to the arguments
     backend = model.meta.get("backend") or model.architecture.get("backend")
     site = Site(goal, account, backend=backend if isinstance(backend, str) else None)

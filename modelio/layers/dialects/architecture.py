@@ -263,9 +263,14 @@ class _Writer:
     # -- what is not translated ------------------------------------------------------------------------------------
 
     def _verbatim(self, layer: Layer) -> dict[str, Any]:
-        """A class that the target does not have: arguments as in the source."""
+        """A class that the target does not have: arguments as in the source; those of Keras 1 in later words, by which
+        whatever reads the target knows them.
+        """
         class_name = layer.source_class
         config = layer.source.get("config", {})
+        if layer.dialect == "keras1" and class_name in CATALOGUE:
+            said = keras1.normal(class_name, config)[1].keys() | {"shared_axes"}  # which Keras 1 does not note
+            config = {key: plain(value) for key, value in layer.config.items() if key in said}
         if isinstance(config, Mapping) and config.get("name", layer.name) != layer.name:
             config = {**config, "name": layer.name}
         if class_name == "Lambda":

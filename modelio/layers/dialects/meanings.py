@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from modelio.layers.dialects.activations import RECURRENT, activation, hard_gates
+from modelio.layers.dialects.quantized import QUANTIZED, plain
 from modelio.layers.dialects.site import Site, crosses, told, without
 from modelio.layers.dialects.substitutes import cosine_of_keras_1, derived, highway, maxout, padded_in_front
+from modelio.layers.layouts import THEANO_PADS, theano_pads_otherwise
 from modelio.layers.normal_form import Layer
-from modelio.layers.vocabularies import arguments_of, factors_of
+from modelio.layers.vocabularies import arguments_of, boundaries_of, factors_of
 
 __all__ = ["adapted"]
 
@@ -215,15 +217,8 @@ def _cropped(layer: Layer, site: Site) -> Layer | None:
 
 
 def _theano_padding(layer: Layer, site: Site) -> Layer | None:
-    """Theano pads both ends alike, TensorFlow no more than it needs (Keras 1.2.2 ``backend/theano_backend.py``)."""
-    if site.backend != "theano" or layer.config.get("padding") != "same":
-        return None
-    windows = layer.config.get("kernel_size") or layer.config.get("pool_size") or ()
-    strides = layer.config.get("strides") or ()
-    if any(size % 2 == 0 for size in windows) or any(step > 1 for step in strides):
-        site.account.loss(
-            "Theano pads even windows and strides in another way than TensorFlow: outputs differ", layer.path
-        )
+    if site.backend == "theano" and theano_pads_otherwise(layer):
+        site.account.loss(THEANO_PADS, layer.path)
     return None
 
 
@@ -264,6 +259,13 @@ def _embedding(layer: Layer, site: Site) -> Layer | None:
 def _looked_up(layer: Layer, site: Site) -> Layer | None:
     """Layers for whole numbers and text choose their dtypes themselves; tf_keras keeps the vocabulary as a weight."""
     layer = without(layer, "dtype")
+    summary = layer.weights.get("summary") if site.target.dialect == "keras3" else None
+    if layer.class_name == "Discretization" and summary is not None and layer.config.get("bin_boundaries") is None:
+        site.account.change("bin_boundaries: from the summary among the weights to the arguments", layer.path)
+        boundaries = boundaries_of(summary.numpy(), layer.config.get("num_bins"))
+        layer = replace(told(layer, bin_boundaries=boundaries.tolist()), weights={})
+    if layer.class_name == "Discretization" and layer.config.get("bin_boundaries"):
+        layer = without(layer, "num_bins")  # which Keras 3 keeps beside what it has adapted, and Keras 2 refuses there
     vocabulary = layer.weights.get("vocabulary")
     if vocabulary is None:
         if layer.class_name in _TABLES and layer.config.get("vocabulary") is None:
@@ -318,6 +320,44 @@ def _dot(layer: Layer, site: Site) -> Layer | None:
     return None
 
 
+def _masked_together(layer: Layer, site: Site) -> Layer | None:
+    """Of several masks Keras 1 and 2 take what all of them count, Keras 3 what one does.
+
+    Sources: tf_keras 2.21 and Keras 3.15 ``layers/merging/base_merge.py`` and ``concatenate.py``, compute_mask.
+    """
+    differ = len(set(site.masks)) > 1 and any(shape is None or len(shape) > 2 for shape in site.shapes)
+    if differ and crosses(layer, site):
+        site.account.loss(
+            "of inputs whose masks differ Keras 1 and 2 count the steps that all of them count, Keras 3 those that one "
+            "does: what follows may differ",
+            layer.path,
+        )
+    return None
+
+
+def _masked_both_ways(layer: Layer, site: Site) -> Layer | None:
+    """Masked steps of both directions are zero since TensorFlow 1.13, and were the outputs before them.
+
+    Source: TensorFlow 1.15 ``keras/layers/wrappers.py``, Bidirectional: ``zero_output_for_mask``.
+    """
+    inner = layer.inner.get("layer")
+    before, after = (
+        dialect == "keras3" or (family == "tf.keras" and version >= (2, 2, 4))
+        for dialect, family, version in (
+            (layer.dialect, layer.family, layer.version),
+            (site.target.dialect, "tf.keras" if site.target.version >= (2, 4) else "keras", site.target.version),
+        )
+    )
+    if any(site.masks) and before != after and inner is not None and inner.config.get("return_sequences"):
+        site.account.loss(
+            "the outputs of masked steps are zero in newer Keras, and those of the steps before them in older: "
+            "they differ where steps are masked",
+            layer.path,
+        )
+    return None
+
+
+_MERGES = frozenset({"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"})
 _WINDOWS = frozenset(
     {
         *(f"{kind}{rank}D" for kind in ("Conv", "MaxPooling", "AveragePooling") for rank in (1, 2, 3)),
@@ -337,6 +377,7 @@ _INTEGER = frozenset(
 )
 
 RULES: tuple[tuple[frozenset[str], Rule], ...] = (
+    (QUANTIZED, plain),
     (frozenset({"BatchNormalization"}), _batch_normalization),
     (frozenset({"LayerNormalization"}), _layer_normalization),
     (frozenset({"Normalization"}), _normalization),
@@ -354,6 +395,8 @@ RULES: tuple[tuple[frozenset[str], Rule], ...] = (
     (frozenset({"MaxoutDense"}), _maxout),
     (frozenset({"Highway"}), _highway),
     (frozenset({"Dot"}), _dot),
+    (_MERGES, _masked_together),
+    (frozenset({"Bidirectional"}), _masked_both_ways),
     (frozenset(), activation),
 )
 """Classes (none: all) -> what to look at."""

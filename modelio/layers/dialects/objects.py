@@ -97,6 +97,7 @@ KINDS: Mapping[str, Kind] = {
             "uniform": "RandomUniform",
             "normal": "RandomNormal",
             "IdentityInitializer": "Identity",
+            "OrthogonalInitializer": "Orthogonal",  # so Keras 3 until 3.6
         },
         {},
     ),

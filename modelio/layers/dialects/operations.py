@@ -19,11 +19,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from modelio.layers.catalogue import Shape
 from modelio.layers.dialects.objects import Target
+from modelio.layers.dialects.promotion import dtype_of, is_alike, is_floating
 from modelio.layers.keras2 import FUNCTION_LAYERS
 from modelio.layers.keras3 import OPERATIONS
 from modelio.layers.nodes import flatten
-from modelio.layers.normal_form import Call, Layer, Ref
+from modelio.layers.normal_form import Call, Layer, Network, Ref
 
 __all__ = ["is_operation", "module_of", "translated"]
 
@@ -167,11 +169,18 @@ def module_of(class_name: str) -> str | None:
     )
 
 
-def translated(call: Call, target: Target) -> Call | None:
-    """The call of an operation, with its layer, as the target has it; None: there is nothing like it."""
+def translated(call: Call, target: Target, network: Network, shape: Shape | None = None) -> Call | None:
+    """The call of an operation, with its layer, as the target has it; None: there is nothing like it.
+
+    Args:
+        call: as the network has it, but for its layer, which may be another already.
+        target: what is written for.
+        network: what the call is in.
+        shape: of its first operand, where that is known.
+    """
     if target.dialect == "keras3":
         return _as_class(call)
-    return _as_function(call) if target.version >= (2, 4) else None
+    return _as_function(call, network, shape) if target.version >= (2, 4) else None
 
 
 def _made(layer: Layer, class_name: str, config: dict[str, Any]) -> Layer:
@@ -212,7 +221,7 @@ def _as_class(call: Call) -> Call | None:
     return Call(_made(call.layer, OPERATIONS + row.name.partition(".")[2], config), tuple(inputs))
 
 
-def _as_function(call: Call) -> Call | None:
+def _as_function(call: Call, network: Network, shape: Shape | None) -> Call | None:
     own = call.layer.class_name.removeprefix(OPERATIONS)
     given = {**call.layer.config, **call.kwargs}
     if own == "GetItem" and len(call.inputs) == 2:
@@ -223,6 +232,16 @@ def _as_function(call: Call) -> Call | None:
         return None
     of_call = [word for word in row.words if not word.endswith("=")]
     given.update(zip(of_call, call.inputs, strict=False))
+    if not is_alike(own, given, network, shape):
+        return None
+    operands = [word for word in of_call if word in ("x1", "x2")]
+    if any(isinstance(given.get(word), Ref) and is_floating(dtype_of(given[word], network)) for word in operands):
+        # TensorFlow makes an int32 of a first operand 1, which then does not go with the other; Keras promotes it
+        given.update({word: float(given[word]) for word in operands if type(given.get(word)) is int})
+    if own == "OneHot" and given.get("dtype") == "float32":
+        del given["dtype"]
+    if own == "Elu":
+        given.pop("alpha", None)
     values = {parameter: given.pop(word) for word, parameter, _ in row.pairs() if word in given}
     if any(value and name not in _IGNORED for name, value in given.items()):
         return None

@@ -39,8 +39,12 @@ by name."""
 def rewritten(network: Network, site: Site, shapes: Shapes) -> Network:
     """The network for ``site.target``; ``shapes`` are those of the network given."""
     names = _names(network, site)
-    layers = {layer: _layer(layer, names[layer.name], site, shapes) for layer in network.layers}
-    calls = tuple(_call(call, layers, site) for call in network.calls)
+    masks = _masks(network, fed=any(site.masks))
+    layers = {
+        layer: _layer(layer, names[layer.name], replace(site, masks=masks.get(layer, ())), shapes)
+        for layer in network.layers
+    }
+    calls = tuple(_call(call, layers, _before(call, site, network, shapes), network) for call in network.calls)
     if site.target.dialect == "keras2":
         outputs = [shapes.calls.get(call, ()) for call in network.calls]
         for call in calls:
@@ -56,6 +60,30 @@ def rewritten(network: Network, site: Site, shapes: Shapes) -> Network:
         calls=calls,
         input_names=tuple(calls[ref.call].layer.name for ref in network.inputs),
     )
+
+
+def _before(call: Call, site: Site, network: Network, shapes: Shapes) -> Site:
+    """The site with the shapes of what is called on."""
+    outputs = [(shapes.calls.get(network.calls[ref.call], ()), ref.output) for ref in call.refs()]
+    return replace(site, shapes=tuple(made[at] if at < len(made) else None for made, at in outputs))
+
+
+def _masks(network: Network, fed: bool) -> dict[Layer, tuple[frozenset[int], ...]]:
+    """The calls that the mask of each of a layer's inputs may come from; of its own calls, one where they differ.
+
+    ``fed``: what the network is called on may have masks.
+    """
+    made: list[frozenset[int]] = []
+    found: dict[Layer, tuple[frozenset[int], ...]] = {}
+    for number, call in enumerate(network.calls):
+        layer = call.layer
+        before = tuple(made[ref.call] for ref in call.refs())
+        if len(set(before)) > 1 or not any(found.get(layer, ())):
+            found[layer] = before
+        makes = any(part.class_name == "Masking" or part.config.get("mask_zero") for part in layer.walk())
+        begins = makes or (fed and layer.class_name == "InputLayer")
+        made.append(frozenset().union(*before, {number} if begins else ()))
+    return found
 
 
 def _is_chain(network: Network) -> bool:
@@ -123,10 +151,10 @@ def _inner_name(layer: Layer, key: str) -> str:
     return side + name.removeprefix(side)
 
 
-def _call(call: Call, layers: dict[Layer, Layer], site: Site) -> Call:
+def _call(call: Call, layers: dict[Layer, Layer], site: Site, network: Network) -> Call:
     layer = layers[call.layer]
     if is_operation(layer):
-        return _operation(call, layers, site)
+        return _operation(call, layers, site, network)
     inputs, kwargs = call.inputs, {key: value for key, value in call.kwargs.items() if value is not None}
     if layer.class_name in _TAKES_STATE:
         inputs, kwargs = _states(inputs, kwargs, layer, site)
@@ -143,10 +171,10 @@ def _call(call: Call, layers: dict[Layer, Layer], site: Site) -> Call:
     return Call(layer, inputs, kwargs)
 
 
-def _operation(call: Call, layers: dict[Layer, Layer], site: Site) -> Call:
+def _operation(call: Call, layers: dict[Layer, Layer], site: Site, network: Network) -> Call:
     """An operation has a layer of its own for every call."""
     layer = layers[call.layer]
-    made = translated(replace(call, layer=layer), site.target)
+    made = translated(replace(call, layer=layer), site.target, network, site.shape)
     if made is None:
         function = layer.config.get("function", layer.class_name)
         site.account.loss(f"the operation {function} has no counterpart in {site.target.title}", layer.path)

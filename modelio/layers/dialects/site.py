@@ -15,12 +15,16 @@ __all__ = ["Site", "crosses", "told", "without"]
 
 @dataclass(frozen=True)
 class Site:
-    """Where the layer goes, what is noted about it, the shapes it is given, and the backend that wrote its weights."""
+    """Where the layer goes, what is noted about it, the shapes it is given, and the backend that wrote its weights.
+
+    ``masks`` are, for each input, the numbers of the calls that its mask may come from.
+    """
 
     target: Target
     account: Account
     shapes: tuple[Shape | None, ...] = ()
     backend: str | None = None
+    masks: tuple[frozenset[int], ...] = ()
 
     @property
     def shape(self) -> Shape | None:

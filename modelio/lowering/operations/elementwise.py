@@ -346,7 +346,36 @@ def clipped(g: Builder, x: Operand, x_min: Operand, x_max: Operand) -> Value:
     return x if x_max is None else g.Minimum(x, as_value(g, x_max, x.dtype))
 
 
-@operation("Cast", "SaturateCast")
+@operation("SaturateCast")
+def saturate_cast(g: Builder, x: Operand, dtype: str) -> Value:
+    """Numbers beyond the new dtype become its least and its largest (keras/src/ops/core.py, ``_saturate_cast``)."""
+    made = as_value(g, x)
+    if made.dtype != dtype and made.dtype != "bool":
+        least, most = _limits(made.dtype, dtype)
+        made = g.Minimum(g.Maximum(made, least), most)
+    return cast(g, made, dtype)
+
+
+def _limits(old: str, new: str) -> tuple[Any, Any]:
+    """The least and the largest number of one dtype that the other can hold, too."""
+    import ml_dtypes
+
+    def ends(name: str) -> tuple[Any, Any]:
+        if name == "bool":
+            return 0, 1
+        facts: Any = ml_dtypes  # which is not typed
+        known = facts.iinfo(name) if "int" in name else facts.finfo(name)
+        return known.min, known.max
+
+    kind = numpy_dtype(dtype_number(old))
+    (least, most), (new_least, new_most) = ends(old), ends(new)
+    low, high = np.maximum(least, new_least).astype(kind), np.minimum(most, new_most).astype(kind)
+    low = np.nextafter(low, np.asarray(0, kind)) if low < new_least else low
+    high = np.nextafter(high, np.asarray(0, kind)) if high > new_most else high
+    return low, high
+
+
+@operation("Cast")
 def cast(g: Builder, x: Operand, dtype: str) -> Value:
     made = as_value(g, x)
     return made if made.dtype == dtype else g.cast(made, dtype)
