@@ -237,7 +237,8 @@ def write(model: GraphModel, sink: Sink) -> None:
     SavedModel is tagged ``serve`` where it has no tags.
 
     Raises:
-        WriteError: the graph has variables and the model no values for them, or a message is too large for protobuf.
+        WriteError: the graph has variables and the model no values for them, it reads a file that is not among the
+            assets, or a message is too large for protobuf.
     """
     from modelio.graph import meta_graph
     from modelio.graph.checkpoints import with_saver, write_variables
@@ -254,6 +255,7 @@ def write(model: GraphModel, sink: Sink) -> None:
     saved.saved_model_schema_version = saved.saved_model_schema_version or SCHEMA
     saved.meta_graphs.append(meta_graph.build(model))
     saved.meta_graphs.extend(others)
+    _refuse_absent(saved, model)
     with sink.file(MAIN) as file:
         for piece in splice(saved, [model.constants, *({} for _ in others)], where=MAIN).chunks():
             file.write(piece)
@@ -280,6 +282,17 @@ def _refuse_unset(model: GraphModel) -> None:
         raise WriteError(
             f"the graph has {len(unset)} variables and the model no values for them: convert it with its checkpoint",
             where=unset[0].name,
+        )
+
+
+def _refuse_absent(saved: Message, model: GraphModel) -> None:
+    """Refuse assets that are elsewhere: no TensorFlow loads a SavedModel without them."""
+    named = {asset.filename for meta in saved.meta_graphs for asset in meta.asset_file_def}
+    if absent := sorted(named - model.assets.keys()):
+        raise WriteError(
+            f"the graph reads the file {absent[0]}, which did not come with it: add it, model.assets[{absent[0]!r}] = "
+            "modelio.source.Source.of(path), and write the model again",
+            where="asset_file_def",
         )
 
 

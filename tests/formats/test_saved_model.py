@@ -112,6 +112,13 @@ def test_two_signatures() -> None:
     assert len(read(TF1).signatures) == 2
 
 
+def test_no_export_is_written_without_the_files_that_it_reads() -> None:
+    """As a graph with its checkpoint comes: where its assets lie, neither says."""
+    model = read(TF2)
+    with pytest.raises(WriteError, match=rf"the graph reads the file {next(iter(model.assets))}, .* add it"):
+        write(replace(model, assets={}))
+
+
 def test_assets_and_what_only_tensorflow_2_knows() -> None:
     model = read(TF2)
     assert {name: source.bytes() for name, source in model.assets.items()} == {
