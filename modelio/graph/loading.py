@@ -96,19 +96,19 @@ class Loading:
         return self._listed[text]
 
 
-def loading(model: GraphModel, *, also: Collection[str] = ()) -> Loading:
+def loading(model: GraphModel, *, run: bool = True, also: Collection[str] = ()) -> Loading:
     """What restores and initializes a model.
 
     Args:
         model: the model.
+        run: whether what a loader runs is wanted.
         also: ops whose nodes are wanted with all that they need, whether a loader runs them or not.
     """
     names = {node.name for node in model.graph.node}
-    roots = {initializer_of(model)}
-    if SAVER in model.extra:
+    roots = {node.name for node in model.graph.node if node.op in also} | ({initializer_of(model)} if run else set())
+    if run and SAVER in model.extra:
         saver = messages.parse(messages.SaverDef, model.extra[SAVER], where=SAVER)
         roots.add(node_of(saver.restore_op_name))
-    roots |= {node.name for node in model.graph.node if node.op in also}
     body = Body.of(model.graph, [f"^{name}" for name in names & roots])
     inliner = Inliner(Library(model.graph), model.constants)
     nodes = inliner.expanded(body, taken=names).nodes

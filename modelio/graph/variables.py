@@ -84,7 +84,7 @@ def _entries(model: GraphModel, load: Loading) -> dict[str, Entry]:
         if name not in entries and tensor is not None and _is_of(node, tensor):
             entries[name] = Entry(key)
     if model.variables and not entries.keys() >= variables.keys():
-        entries = {**_restored(model, loading(model, also=ASSIGNS)), **entries}
+        entries = {**_restored(model, loading(model, run=False, also=ASSIGNS)), **entries}
     return {name: entry for name, entry in entries.items() if name in variables}
 
 
