@@ -21,17 +21,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from modelio.graph.meta_graph import HIDDEN, SIGNATURE
 from modelio.graph.saver import COLLECTION
 from modelio.model import GraphModel, Message
 from modelio.wire import messages
 
-__all__ = ["MAIN_OP", "digest", "initializer_of", "main_op"]
+__all__ = ["INIT", "LEGACY", "MAIN_OP", "digest", "initializer_of", "main_op"]
 
 MAIN_OP = f"{COLLECTION}saved_model_main_op"
 """The key of a model's ``extra`` that holds the name of the operation to run first."""
 
-_LEGACY = f"{COLLECTION}legacy_init_op"
-_SIGNATURE = "__saved_model_init_op"
+LEGACY = f"{COLLECTION}legacy_init_op"
+"""The same, as TensorFlow 1 wrote it at first."""
+
+_NAME = HIDDEN[0]
+INIT = f"{SIGNATURE}{_NAME}"
+"""The same, as TensorFlow 2 writes it: a signature that has it as its output."""
 
 
 def digest(*arrays: npt.NDArray[Any]) -> str:
@@ -61,10 +66,10 @@ def initializer_of(model: GraphModel) -> str | None:
 
     Of the places that may name it, the first counts (``loader.cc``, ``GetInitOp``).
     """
-    signature = _parsed(model.extra, f"signature_def/{_SIGNATURE}", messages.SignatureDef)
-    if _SIGNATURE in signature.outputs:
-        return str(signature.outputs[_SIGNATURE].name).partition(":")[0]
-    for key in (MAIN_OP, _LEGACY):
+    signature = _parsed(model.extra, INIT, messages.SignatureDef)
+    if _NAME in signature.outputs:
+        return str(signature.outputs[_NAME].name).partition(":")[0]
+    for key in (MAIN_OP, LEGACY):
         names = _parsed(model.extra, key, messages.CollectionDef).node_list.value
         if names:
             return str(names[0]).partition(":")[0]

@@ -16,16 +16,16 @@ from modelio.errors import ReadError
 from modelio.graph.loading import ASSIGNS, Entry, Loading, loading
 from modelio.graph.names import VARIABLES, shared_name
 from modelio.graph.saver import COLLECTION, SAVER
-from modelio.graph.tables import MAIN_OP, initializer_of, main_op
+from modelio.graph.tables import INIT, MAIN_OP, initializer_of, main_op
 from modelio.model import GraphModel, Message, Tensor
 from modelio.wire.dtypes import numpy_dtype
 from modelio.wire.window import CHUNK
 
 __all__ = ["by_name", "values_of", "variable_entries", "variable_keys"]
 
-_CHECKPOINT, _INIT = "_CHECKPOINTABLE_OBJECT_GRAPH", "signature_def/__saved_model_init_op"
+_CHECKPOINT = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
-_OF_TENSORFLOW_2 = frozenset({SAVER, "object_graph_def", _CHECKPOINT, _INIT, f"{COLLECTION}variables"})
+_OF_TENSORFLOW_2 = frozenset({SAVER, "object_graph_def", _CHECKPOINT, INIT, f"{COLLECTION}variables"})
 """The keys of ``extra`` that speak of variables by their keys, or of Python objects."""
 
 
@@ -66,7 +66,7 @@ def by_name(model: GraphModel) -> GraphModel:
     variables = {shared_name(nodes[name]): tensor for name, tensor in _stored(model, variable_entries(model)).items()}
     extra = {key: data for key, data in model.extra.items() if key not in _OF_TENSORFLOW_2}
     first = initializer_of(model)
-    if first is not None and _INIT in model.extra:
+    if first is not None and INIT in model.extra:
         extra[MAIN_OP] = main_op(first)
     return replace(model, variables=variables, extra=extra)
 

@@ -9,15 +9,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from modelio.errors import ConversionError
-from modelio.graph.meta_graph import SIGNATURE
 from modelio.graph.references import OBJECTS, OTHERS, node_of
-from modelio.graph.tables import MAIN_OP, main_op
+from modelio.graph.tables import INIT, MAIN_OP, main_op
 from modelio.model import GraphModel, Message
 from modelio.wire import messages
 
 __all__ = ["counted", "forget_layers", "forget_places", "keep_signature", "nearest", "plain_graph", "without_objects"]
-
-_INIT = f"{SIGNATURE}__saved_model_init_op"
 
 _LAYERS = "assets.extra/modelio"
 """What the keys of ``extra`` begin with under which a graph of ours remembers its layers (layers/notes.py)."""
@@ -76,8 +73,8 @@ def plain_graph(model: GraphModel) -> GraphModel:
 
     plain = by_name(model)
     extra = {key: data for key, data in plain.extra.items() if key not in _OF_OBJECTS}
-    if _INIT in extra:
-        definition = messages.parse(messages.SignatureDef, extra.pop(_INIT), where=f"extra[{_INIT!r}]")
+    if INIT in extra:
+        definition = messages.parse(messages.SignatureDef, extra.pop(INIT), where=f"extra[{INIT!r}]")
         names = [node_of(info.name) for info in definition.outputs.values()]
         if len(names) == 1 and MAIN_OP not in extra:
             extra[MAIN_OP] = main_op(names[0])

@@ -31,7 +31,7 @@ from modelio.graph.loading import asset_files, loading
 from modelio.graph.names import VARIABLES, shared_name
 from modelio.graph.operations import attribute_value, op
 from modelio.graph.references import node_of
-from modelio.graph.tables import MAIN_OP, initializer_of, main_op
+from modelio.graph.tables import INIT, MAIN_OP, initializer_of, main_op
 from modelio.model import GraphModel, Message, Tensor
 from modelio.source import Source
 from modelio.wire import dtypes, messages
@@ -64,8 +64,6 @@ _WHOLE_LINE, _LINE_NUMBER = -2, -1
 
 _FILE_LIMIT = 1 << 30
 """Bytes of a vocabulary that is read."""
-
-_INIT = "signature_def/__saved_model_init_op"
 
 
 @dataclass
@@ -119,7 +117,7 @@ def restored_first(model: GraphModel) -> GraphModel:
     graph = messages.GraphDef()
     graph.CopyFrom(model.graph)
     graph.node.extend([*(node for name, node in body.nodes.items() if name not in there), first])
-    extra = {key: data for key, data in model.extra.items() if key != _INIT}
+    extra = {key: data for key, data in model.extra.items() if key != INIT}
     return replace(
         model,
         graph=graph,

@@ -10,15 +10,14 @@ from modelio.graph.analysis import Graph, required_placeholders
 from modelio.graph.bodies import called
 from modelio.graph.names import VARIABLES, shared_name
 from modelio.graph.references import node_of, referenced, without
-from modelio.graph.saver import COLLECTION
 from modelio.graph.surgery.edit import counted, forget_layers, forget_places, nearest, plain_graph
-from modelio.graph.tables import MAIN_OP
+from modelio.graph.tables import LEGACY, MAIN_OP
 from modelio.model import GraphModel, Message, Signature, Tensor, TensorSpec
 from modelio.wire import messages
 
 __all__ = ["drop_functions", "only", "prune", "reached"]
 
-_INITIALIZERS = (MAIN_OP, f"{COLLECTION}legacy_init_op")
+_INITIALIZERS = (MAIN_OP, LEGACY)
 """The keys of a model's ``extra`` that name what a loader runs once."""
 
 
