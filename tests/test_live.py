@@ -81,7 +81,8 @@ def test_what_is_taken_in_can_be_written_as_keras_writes_it(package, tmp_path):
 
 def test_cells_of_both_directions_keep_their_own_weights():
     """Keras 3 gives the cells of a Bidirectional RNN the same paths."""
-    k = pytest.importorskip("keras")
+    import keras as k
+
     entry = k.Input((5, 4))
     live = k.Model(entry, k.layers.Bidirectional(k.layers.RNN([k.layers.GRUCell(2), k.layers.GRUCell(3)]))(entry))
     model = modelio.from_keras(live)
@@ -92,7 +93,8 @@ def test_cells_of_both_directions_keep_their_own_weights():
 
 def test_vocabularies_come_along(tmp_path):
     """What Keras 3 adapts is neither a weight nor an argument."""
-    k = pytest.importorskip("keras")
+    import keras as k
+
     entry = k.Input((1,), dtype="string")
     texts = ["the quick fox", "the lazy dog", "a fox"]
     layers = [

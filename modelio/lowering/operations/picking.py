@@ -328,7 +328,12 @@ def geomspace(
 
 
 @operation("Vander")
-def vander(g: Builder, x: Operand, N: int | None = None, increasing: bool = False) -> Value:  # noqa: N803  # its name in Keras
+def vander(
+    g: Builder,
+    x: Operand,
+    N: int | None = None,  # noqa: N803  # what Keras calls it, and calls name
+    increasing: bool = False,
+) -> Value:
     """The powers of each number, the highest first."""
     x = as_value(g, x)
     count = (x.shape or (None,))[0] if N is None else N
