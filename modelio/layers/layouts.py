@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from modelio.errors import ReadError
 from modelio.layers.catalogue import CATALOGUE, LEARNED, LOOSE, quantized_to, weights_of
+from modelio.layers.nodes import flatten
 from modelio.layers.normal_form import Layer
 from modelio.model import Tensor
 
@@ -183,8 +184,10 @@ THEANO_PADS = "Theano pads even windows and strides in another way than TensorFl
 
 def theano_pads_otherwise(layer: Layer) -> bool:
     """Theano pads both ends alike, TensorFlow no more than it needs (Keras 1.2.2 ``backend/theano_backend.py``)."""
-    windows = layer.config.get("kernel_size") or layer.config.get("pool_size") or ()
-    strides = layer.config.get("strides") or ()
+    windows, strides = (
+        [size for size in flatten(layer.config.get(name)) if isinstance(size, int)]
+        for name in ("kernel_size" if "kernel_size" in layer.config else "pool_size", "strides")
+    )
     return layer.config.get("padding") == "same" and (
         any(size % 2 == 0 for size in windows) or any(step > 1 for step in strides)
     )

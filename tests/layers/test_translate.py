@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import modelio
-from modelio.errors import ConversionError
+from modelio.errors import ConversionError, ModelioError
 from modelio.layers.dialects import translate
 from modelio.layers.network import network_of
 from modelio.lowering import lower
@@ -408,7 +408,7 @@ def sequential(version: str, *nodes: tuple[str, dict[str, Any]], shape: tuple[in
         {"class_name": class_name, "config": {"name": f"l{number}", **config}}
         for number, (class_name, config) in enumerate(nodes)
     ]
-    layers[0]["config"]["batch_input_shape"] = [None, *shape]  # type: ignore[index]
+    layers[0]["config"]["batch_input_shape"] = [None, *shape]
     config = {"name": "s", "layers": layers}
     return LayerModel.from_json({"class_name": "Sequential", "config": config, "keras_version": version})
 
@@ -536,6 +536,9 @@ def test_theano_pads_otherwise() -> None:
     whole = LayerModel.from_json(source.architecture, [numbers(2, 2, 2, 4), numbers(4)])
     whole.meta = source.meta
     assert any(line.startswith("Theano pads") and line.endswith(": l0") for line in lower(whole)[1])
+    whole.architecture["config"]["layers"][-1]["config"]["strides"] = ["2", None]
+    with pytest.raises(ModelioError):
+        lower(whole)
 
 
 @pytest.mark.parametrize(
