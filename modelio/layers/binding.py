@@ -21,7 +21,7 @@ import numpy.typing as npt
 from modelio.errors import ReadError
 from modelio.layers.catalogue import LEARNED, LOOSE, Shape, dimensions, weights_of
 from modelio.layers.layouts import Stored, normalized, shown, stored_of, unlearned
-from modelio.layers.network import network_of
+from modelio.layers.network import backend_of, network_of
 from modelio.layers.normal_form import Layer, Network
 from modelio.layers.order import ORDERS, Own, Slot, order_of_get_weights, trained_first
 from modelio.layers.shapes import shapes_of
@@ -48,8 +48,7 @@ def bind(network: Network, model: LayerModel) -> Network:
     Raises:
         ReadError: arrays are missing or left over, or have another shape; it lists all such places of the model.
     """
-    architecture = model.architecture or {}
-    backend = model.meta.get("backend") or architecture.get("backend")
+    backend = backend_of(model.architecture or {}, model.meta)
     inputs = shapes_of(network).inputs
     faults: list[str] = []
     for layer, group in _groups(network, model.weights):

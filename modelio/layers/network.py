@@ -19,7 +19,7 @@ from modelio.layers.normal_form import Call, Family, InputSpec, Layer, Network, 
 from modelio.layers.values import DEPTH, decode, version_of
 from modelio.model import Dialect
 
-__all__ = ["Call", "InputSpec", "Layer", "Network", "Ref", "dialect_of", "network_of"]
+__all__ = ["Call", "InputSpec", "Layer", "Network", "Ref", "backend_of", "dialect_of", "network_of"]
 
 
 def network_of(
@@ -64,6 +64,12 @@ def dialect_of(architecture: Mapping[str, Any], meta: Mapping[str, str] | None =
     if keras1.is_own(dict.fromkeys(words)) or "class_name" not in words:
         return "keras1"
     return "keras2"
+
+
+def backend_of(architecture: Mapping[str, Any], meta: Mapping[str, str] | None = None) -> str | None:
+    """The backend that Keras ran on, where the file says it: ``"theano"``."""
+    backend = (meta or {}).get("backend") or architecture.get("backend")
+    return backend if isinstance(backend, str) else None
 
 
 def _words(value: Any) -> set[str]:

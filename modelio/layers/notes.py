@@ -35,7 +35,7 @@ import numpy.typing as npt
 from modelio.errors import ReadError
 from modelio.layers.binding import OWN, bind
 from modelio.layers.layouts import rearranged
-from modelio.layers.network import Network, network_of
+from modelio.layers.network import Network, backend_of, network_of
 from modelio.model import Dialect, LayerModel, Tensor
 from modelio.source import Source
 from modelio.wire import jsontext
@@ -97,7 +97,7 @@ def notes_of(model: LayerModel, network: Network, variables: Mapping[str, Tensor
 
 def _rearranged(model: LayerModel, network: Network) -> set[str]:
     """The top-level layers whose weights lie otherwise in the graph than in the file."""
-    backend = model.meta.get("backend") or (model.architecture or {}).get("backend")
+    backend = backend_of(model.architecture or {}, model.meta)
     return {layer.name for layer in network.layers if any(rearranged(part, backend) for part in layer.walk())}
 
 

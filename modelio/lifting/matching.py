@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from modelio.errors import ConversionError, ReadError
 from modelio.layers.binding import bind
 from modelio.layers.layouts import stored_of
-from modelio.layers.network import Layer, Network, network_of
+from modelio.layers.network import Layer, Network, backend_of, network_of
 from modelio.layers.order import order_of_get_weights
 from modelio.lifting.candidates import Candidate, Words, candidates_of
 from modelio.lifting.names import Evidence, Index, evidence, plain, roles_in
@@ -52,7 +52,7 @@ def match(model: GraphModel, architecture: LayerModel) -> tuple[LayerModel, list
     work = _Match(network, candidates_of(model))
     changes = work.run(architecture.weights)
     found = replace(architecture, weights=work.weights(), optimizer={})
-    backend = architecture.meta.get("backend") or architecture.architecture.get("backend") or "tensorflow"
+    backend = backend_of(architecture.architecture, architecture.meta) or "tensorflow"
     if backend != "tensorflow":
         found.meta = {**found.meta, "backend": "tensorflow"}
         changes.append(f"backend {backend} -> tensorflow: the weights of a graph are in TensorFlow's layout")

@@ -20,7 +20,7 @@ from modelio.graph.tables import MAIN_OP, main_op
 from modelio.layers.binding import bind
 from modelio.layers.catalogue import weights_of
 from modelio.layers.layouts import THEANO_PADS, theano_pads_otherwise
-from modelio.layers.network import Layer, Network, Ref, network_of
+from modelio.layers.network import Layer, Network, Ref, backend_of, network_of
 from modelio.layers.notes import notes_of
 from modelio.lowering.activation import unknown_activation
 from modelio.lowering.masking import output_mask
@@ -59,7 +59,7 @@ def lower(model: LayerModel, rules: Mapping[str, Rule] | None = None) -> tuple[G
         raise ConversionError("the file holds an architecture only; a graph needs the weights too: give both together")
     bind(network, model)
     walk = _Walk(own)
-    if (model.meta.get("backend") or model.architecture.get("backend")) == "theano":
+    if backend_of(model.architecture, model.meta) == "theano":
         for layer in filter(theano_pads_otherwise, network.walk()):
             walk.note(f"{THEANO_PADS}: {layer.path}")
     return walk.whole(network, model), walk.changes

@@ -27,7 +27,7 @@ from modelio.layers.dialects.site import Site
 from modelio.layers.dialects.slots import state_of
 from modelio.layers.dialects.training import training_of
 from modelio.layers.lora import merge
-from modelio.layers.network import network_of
+from modelio.layers.network import backend_of, network_of
 from modelio.layers.normal_form import Network
 from modelio.layers.shapes import shapes_of
 from modelio.layers.vocabularies import is_vocabulary
@@ -73,8 +73,7 @@ def translate(
         bind(network, model)
         merge(network)
     moved = {f"{layer.path}/" for layer in network.walk() if "vocabulary" in layer.weights}  # to the arguments
-    backend = model.meta.get("backend") or model.architecture.get("backend")
-    site = Site(goal, account, backend=backend if isinstance(backend, str) else None)
+    site = Site(goal, account, backend=backend_of(model.architecture, model.meta))
     means = rewritten(network, site, shapes_of(network))
     training = None if given is None else training_of(given, goal, account)
     class_name = str(model.architecture.get("class_name", network.kind))
