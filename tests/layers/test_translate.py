@@ -408,7 +408,7 @@ def sequential(version: str, *nodes: tuple[str, dict[str, Any]], shape: tuple[in
         {"class_name": class_name, "config": {"name": f"l{number}", **config}}
         for number, (class_name, config) in enumerate(nodes)
     ]
-    layers[0]["config"]["batch_input_shape"] = [None, *shape]
+    layers[0]["config"]["batch_input_shape"] = [None, *shape]  # type: ignore[index]
     config = {"name": "s", "layers": layers}
     return LayerModel.from_json({"class_name": "Sequential", "config": config, "keras_version": version})
 
